@@ -1,0 +1,44 @@
+"""autocomp: declare what may be compressed; get the Pareto front of models you can ship.
+
+The names below are loaded when they are first used: importing autocomp loads no other library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autocomp.policy import Policy as Policy
+    from autocomp.search.driver import search as search
+    from autocomp.search.study import Study as Study
+    from autocomp.ship.export import export as export
+    from autocomp.ship.load import load as load
+    from autocomp.ship.verify import verify as verify
+    from autocomp.space.space import SearchSpace as SearchSpace
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Policy": "autocomp.policy",
+    "SearchSpace": "autocomp.space.space",
+    "Study": "autocomp.search.study",
+    "export": "autocomp.ship.export",
+    "load": "autocomp.ship.load",
+    "search": "autocomp.search.driver",
+    "verify": "autocomp.ship.verify",
+}
+
+__all__ = ["Policy", "SearchSpace", "Study", "__version__", "export", "load", "search", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

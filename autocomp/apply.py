@@ -1,0 +1,153 @@
+"""Carries out the steps of a policy on a model, one after the other."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from autocomp.bench import LAYERS, Bench
+from autocomp.clock import Clock
+from autocomp.compress.batchnorm import recalibrate_
+from autocomp.compress.channels import prune_channels_
+from autocomp.compress.depth import drop_layers_
+from autocomp.compress.formats import Compressed
+from autocomp.compress.quantize import quantize_
+from autocomp.compress.transformer import prune_heads_, prune_width_
+from autocomp.decisions import Decision
+from autocomp.patterns import matching
+from autocomp.policy import (
+    DropLayers,
+    GammaL1,
+    Policy,
+    PruneChannels,
+    PruneHeads,
+    PruneWidth,
+    Quantize,
+    Retrain,
+)
+from autocomp.retrain.loop import retrain_, trainable_names
+from autocomp.retrain.regimes import Regime, gamma_l1
+from autocomp.tasks.base import Batch
+
+CALIBRATION_EXAMPLES = 32
+DROPPED = "every layer it means was dropped by an earlier step"
+
+
+@dataclass
+class Work:
+    """A model on its way through a policy; `regimes` wait for the next retrain."""
+
+    compressed: Compressed
+    bench: Bench
+    regimes: list[Regime] = field(default_factory=list)
+
+    @property
+    def module(self) -> nn.Module:
+        return self.compressed.module
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    def calibration(self, count: int) -> Iterator[Batch]:
+        """`count` batches of the train split, the same for every policy, pixels included."""
+        names = [name for name, _ in self.module.named_parameters()]
+        batches = self.bench.task.training_batches(
+            [self.module], CALIBRATION_EXAMPLES, names, self.bench.seed
+        )
+        return (batch for (batch,) in itertools.islice(batches, count))
+
+    def forward(self, batch: Batch) -> object:
+        return self.bench.task.forward(self.module, batch)
+
+    def gradients(self, count: int) -> None:
+        """Forward and backward over the calibration batches; gradients add up in the weights."""
+        self.module.eval().zero_grad(set_to_none=True)
+        for batch in self.calibration(count):
+            self.bench.task.forward(self.module, batch).loss.backward()
+
+
+def apply_(work: Work, policy: Policy, clock: Clock) -> list[str]:
+    """Carry out every step in order, in place; returns what was skipped, and why."""
+    skipped: list[str] = []
+    for index, step in enumerate(policy.steps):
+        with clock(step.kind):
+            found = [DROPPED] if _is_dropped(work, step) else APPLY[step.kind](work, step)
+        skipped += [f"steps.{index}.{step.kind}: {line}" for line in found]
+    return skipped
+
+
+def _is_dropped(work: Work, step: Decision) -> bool:
+    """True if the layers that `step` means are there in the dense model, and here no longer."""
+    if not isinstance(step, PruneHeads | PruneWidth | Quantize):
+        return False
+    layers = LAYERS[step.kind]
+    if matching(layers(work.module), step.layers, step.exclude):
+        return False
+    return bool(matching(layers(work.bench.teacher), step.layers, step.exclude))
+
+
+def _prune_channels(work: Work, step: PruneChannels) -> list[str]:
+    graph, inputs = work.bench.task.channel_graph(work.module.eval())
+    batches = step.calibration_batches
+    before = work.size
+    skipped = prune_channels_(graph, step, inputs, lambda: work.gradients(batches), work.bench.seed)
+    if work.size < before:
+        recalibrate_(work.module, work.forward, work.calibration(batches))
+    return skipped
+
+
+def _prune_heads(work: Work, step: PruneHeads) -> list[str]:
+    if step.criterion == "taylor":
+        work.gradients(step.calibration_batches)
+    return prune_heads_(work.module, step, work.bench.seed)
+
+
+def _prune_width(work: Work, step: PruneWidth) -> list[str]:
+    if step.criterion == "taylor":
+        work.gradients(step.calibration_batches)
+    return prune_width_(work.module, step, work.bench.seed)
+
+
+def _drop_layers(work: Work, step: DropLayers) -> list[str]:
+    def forward() -> None:
+        for batch in work.calibration(step.calibration_batches):
+            work.forward(batch)
+
+    return drop_layers_(work.module.eval(), step, forward)
+
+
+def _gamma_l1(work: Work, step: GammaL1) -> list[str]:
+    work.regimes.append(gamma_l1(work.module, step))
+    return []
+
+
+def _retrain(work: Work, step: Retrain) -> list[str]:
+    bench = work.bench
+    teacher = bench.teacher if step.distill > 0 or step.hidden > 0 else None
+    trained = trainable_names(work.module, step)
+    idle = [line for regime in work.regimes if (line := regime.idle(trained)) is not None]
+    retrain_(work.module, step, bench.task, teacher, work.regimes, bench.seed)
+    work.regimes.clear()
+    return idle
+
+
+def _quantize(work: Work, step: Quantize) -> list[str]:
+    return quantize_(work.compressed, step)
+
+
+APPLY: dict[str, Callable[[Work, Any], list[str]]] = {
+    "prune_channels": _prune_channels,
+    "prune_heads": _prune_heads,
+    "prune_width": _prune_width,
+    "drop_layers": _drop_layers,
+    "gamma_l1": _gamma_l1,
+    "retrain": _retrain,
+    "quantize": _quantize,
+}
+"""How each kind of step is carried out; it returns what it skipped, and why."""

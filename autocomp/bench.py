@@ -1,0 +1,135 @@
+"""What the trials of a study have in common, and the dense model they all start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from autocomp.checkpoint.card import write_card
+from autocomp.checkpoint.folder import (
+    METRICS,
+    Checkpoint,
+    open_checkpoint,
+    write_config,
+    write_model,
+)
+from autocomp.compress.channels import channel_layers
+from autocomp.compress.depth import layer_containers
+from autocomp.compress.formats import Compressed
+from autocomp.compress.quantize import quantizable_layers
+from autocomp.decisions import validate
+from autocomp.dense import dense_model
+from autocomp.errors import SpaceError
+from autocomp.files import write_folder, write_json
+from autocomp.measure import TIMED_EXAMPLES, cost, dense_latency_ms, own_latency_ms, quality
+from autocomp.models.transformer import Attention, FeedForward
+from autocomp.policy import Policy
+from autocomp.space.objectives import Objective
+from autocomp.space.space import SearchSpace
+from autocomp.targets import TargetSettings, load_target
+from autocomp.tasks.base import Task
+from autocomp.tasks.registry import build_task, task_settings
+
+DENSE = "dense"
+Progress = Callable[[int, int, float], None]
+
+
+@dataclass
+class Bench:
+    """The task, the dense checkpoint, and what counts."""
+
+    task: Task
+    dense: Checkpoint
+    objectives: tuple[Objective, ...]
+    seed: int
+
+    @property
+    def target(self) -> TargetSettings:
+        return self.dense.config.target
+
+    @property
+    def steps(self) -> int:
+        return self.dense.config.steps
+
+    @cached_property
+    def raw_inputs(self) -> list[bytes]:
+        return self.task.raw_inputs("dev", TIMED_EXAMPLES)
+
+    @cached_property
+    def teacher(self) -> nn.Module:
+        return self.dense.compressed().module
+
+
+def open_bench(space: SearchSpace, directory: Path) -> Bench:
+    """The bench of a study whose dense model `prepare_dense` has put into `directory`."""
+    dense = open_checkpoint(directory / DENSE)
+    return Bench(build_task(space.task), dense, space.objectives, space.search.seed)
+
+
+def prepare_dense(
+    space: SearchSpace, directory: Path, on_step: Progress | None = None
+) -> Checkpoint:
+    """Train the dense model unless it is cached, and leave its checkpoint in `directory`/dense."""
+    if (directory / DENSE / METRICS).exists():
+        return open_checkpoint(directory / DENSE)
+    task = build_task(space.task)
+    settings = task_settings(space.task)
+    target = validate(TargetSettings, dict(space.target), "target", SpaceError)
+    module = dense_model(task, settings.dense, task.fingerprint(), space.search.seed, on_step)
+    section = settings.model_dump(mode="json")
+
+    def fill(folder: Path) -> None:
+        metrics = _measure_dense(folder, task, target, Compressed(module), section)
+        write_json(folder / METRICS, metrics)
+        write_card(folder, Policy(), metrics, ())
+
+    write_folder(directory / DENSE, fill)
+    return open_checkpoint(directory / DENSE)
+
+
+def _measure_dense(
+    folder: Path, task: Task, target: TargetSettings, dense: Compressed, section: dict[str, Any]
+) -> dict[str, float]:
+    artifact = write_model(folder, task, target, dense, Policy())
+    run = load_target(target.kind).open(artifact, threads=target.threads)
+    metrics, _ = quality(task, run, "dev")
+    steps = max(1, round(metrics.get("mean_tokens", 1.0)))
+    raw = task.raw_inputs("dev", TIMED_EXAMPLES)
+    latency_ms = dense_latency_ms(task, run, raw, target, steps)
+    write_config(artifact, dense, section, target, steps, latency_ms)
+    own_ms = own_latency_ms(task, run, raw, target)
+    return {
+        **metrics,
+        **cost(task, dense, artifact, steps),
+        "latency_ratio": 1.0,
+        "latency_ms": latency_ms,
+        "latency_own_ms": own_ms,
+    }
+
+
+def compressible_layers(task: Task) -> dict[str, list[str]]:
+    """For each kind of step, the names in the task's dense model that it can act on."""
+    model = task.build().eval()
+    graph, inputs = task.channel_graph(model)
+    others = {kind: layers(model) for kind, layers in LAYERS.items()}
+    return {"prune_channels": channel_layers(graph, inputs), **others}
+
+
+def _names(model: nn.Module, kind: type[nn.Module]) -> list[str]:
+    return [name for name, module in model.named_modules() if isinstance(module, kind)]
+
+
+LAYERS: dict[str, Callable[[nn.Module], list[str]]] = {
+    "prune_heads": lambda model: _names(model, Attention),
+    "prune_width": lambda model: _names(model, FeedForward),
+    "drop_layers": lambda model: list(layer_containers(model)),
+    "gamma_l1": lambda model: _names(model, nn.BatchNorm2d),
+    "quantize": lambda model: list(quantizable_layers(model)),
+    "retrain": lambda model: [name for name, _ in model.named_parameters()],
+}
+"""For each kind of step, the names in a model that it can act on (channels need a trace too)."""

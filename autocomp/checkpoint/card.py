@@ -1,0 +1,34 @@
+"""The model card: what the checkpoint is, how it was made, and how it measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from autocomp.files import write_text
+from autocomp.policy import Policy
+from autocomp.words import describe
+
+UNITS = {"size_mb": "MB", "download_mb": "MB", "latency_ms": "ms", "peak_rss_mb": "MB"}
+
+
+def write_card(
+    directory: Path, policy: Policy, metrics: Mapping[str, float], skipped: Sequence[str]
+) -> None:
+    """Write README.md into the checkpoint's folder."""
+    sections = [
+        "# A model compressed by autocomp",
+        "```\nautocomp caption . photo.jpg\nautocomp verify .\n```",
+        "## How it was made",
+        "\n".join(f"{number}. {phrase}" for number, phrase in enumerate(describe(policy), 1)),
+        "## How it measured",
+        "Quality on the dev split; size, time and memory of these files in ONNX Runtime, batch 1.",
+        "| metric | value |\n|---|---|\n"
+        + "\n".join(
+            f"| {name} | {value:.6g} {UNITS.get(name, '')}".rstrip() + " |"
+            for name, value in metrics.items()
+        ),
+    ]
+    if skipped:
+        sections += ["## What was not done", "\n".join(f"- {line}" for line in skipped)]
+    write_text(directory / "README.md", "\n\n".join(sections) + "\n")

@@ -1,0 +1,190 @@
+"""A checkpoint: a folder with a model at its widths, its runtime files, and all they need.
+
+Nothing in it runs code when it is read: safetensors, JSON, YAML and ONNX. `config.json` names every
+file with its SHA-256, so one that was truncated or edited is found before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from autocomp.checkpoint.packing import StoredTensor, describe, pack, unpack
+from autocomp.compress.formats import Compressed
+from autocomp.decisions import Decision, content_id, validate
+from autocomp.errors import CheckpointError
+from autocomp.files import write_bytes, write_json, write_text
+from autocomp.models.reshape import reshape_
+from autocomp.policy import Policy
+from autocomp.targets import Artifact, TargetSettings, load_target
+from autocomp.tasks.base import Run, Task
+from autocomp.tasks.registry import restore_task
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+POLICY = "policy.yaml"
+METRICS = "metrics.json"
+
+# a name without a slash cannot leave its folder
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+
+
+class CheckpointConfig(Decision):
+    """What `config.json` says.
+
+    `steps` is how many steps of a sequential model its latency is measured over, `dense_latency_ms`
+    what those took the dense model in the study. `files` maps each file to its SHA-256 and
+    `checksum` is that of everything else in this file.
+    """
+
+    format: Literal[1] = 1
+    task: dict[str, Any]
+    target: TargetSettings
+    tensors: dict[str, StoredTensor]
+    graphs: dict[str, FileName]
+    assets: tuple[FileName, ...]
+    steps: int = Field(ge=1)
+    dense_latency_ms: float = Field(ge=0)
+    files: dict[FileName, str]
+    checksum: str = ""
+
+
+def write_model(
+    directory: Path, task: Task, target: TargetSettings, compressed: Compressed, policy: Policy
+) -> Artifact:
+    """Write the model into `directory`: runtime files, packed weights, assets and policy."""
+    compressed.module.eval()
+    runtime = load_target(target.kind)
+    artifact = runtime.lower(task.graphs(compressed.module), compressed, directory)
+    assets = tuple(task.write_assets(directory))
+    write_bytes(directory / WEIGHTS, save(pack(compressed)))
+    write_text(directory / POLICY, policy.to_yaml())
+    return Artifact(directory, artifact.graphs, assets, artifact.skipped)
+
+
+def write_config(
+    artifact: Artifact,
+    compressed: Compressed,
+    task: dict[str, Any],
+    target: TargetSettings,
+    steps: int,
+    dense_latency_ms: float,
+) -> None:
+    """Write `config.json` for what `write_model` wrote; `task` is the space file's section."""
+    names = [*artifact.graphs.values(), *artifact.assets, WEIGHTS, POLICY]
+    config = CheckpointConfig(
+        task=task,
+        target=target,
+        tensors=describe(compressed),
+        graphs=artifact.graphs,
+        assets=artifact.assets,
+        steps=steps,
+        dense_latency_ms=dense_latency_ms,
+        files={name: _sha256(artifact.directory / name) for name in names},
+    )
+    config = config.model_copy(update={"checksum": content_id(config)})
+    write_json(artifact.directory / CONFIG, config.model_dump(mode="json"))
+
+
+def download_mb(artifact: Artifact) -> float:
+    """10^6 bytes of what a user must fetch to rebuild the artefact exactly."""
+    names = [*artifact.assets, WEIGHTS, CONFIG]
+    return sum((artifact.directory / name).stat().st_size for name in names) / 1e6
+
+
+class Checkpoint:
+    """An opened checkpoint; parts are loaded when they are first used."""
+
+    def __init__(self, directory: Path, config: CheckpointConfig) -> None:
+        self.directory = directory
+        self.config = config
+
+    @cached_property
+    def task(self) -> Task:
+        return restore_task(self.config.task, self.directory, CheckpointError)
+
+    @property
+    def artifact(self) -> Artifact:
+        return Artifact(self.directory, self.config.graphs, self.config.assets)
+
+    @property
+    def policy(self) -> Policy:
+        return Policy.from_yaml((self.directory / POLICY).read_text(), POLICY)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What the study measured; empty if it was never written."""
+        path = self.directory / METRICS
+        metrics = _read_json(path) if path.exists() else {}
+        if not all(isinstance(value, int | float) for value in metrics.values()):
+            raise CheckpointError(f"{path}: must map names to numbers, but does not")
+        return metrics
+
+    @cached_property
+    def run(self) -> Run:
+        """Runs the graphs in the target's runtime, as deployed."""
+        target = self.config.target
+        return load_target(target.kind).open(self.artifact, threads=target.threads)
+
+    def compressed(self) -> Compressed:
+        """The PyTorch model, rebuilt exactly from the packed weights."""
+        try:
+            packed = load_file(self.directory / WEIGHTS)
+        except (OSError, SafetensorError) as failure:
+            raise CheckpointError(f"{self.directory / WEIGHTS}: {failure}") from None
+        values, quantized = unpack(packed, self.config.tensors)
+        module = self.task.build()
+        reshape_(module, {name: how.shape for name, how in self.config.tensors.items()})
+        module.load_state_dict(values, strict=False)
+        return Compressed(module.eval(), quantized)
+
+    def predict(self, raw: bytes) -> Any:
+        """The prediction for one raw example: the caption of a JPEG file's bytes, say."""
+        return self.task.predict(self.run, self.task.read(raw))[0]
+
+
+def open_checkpoint(directory: Path | str) -> Checkpoint:
+    """The checkpoint in a folder; `CheckpointError` if it is incomplete, truncated or edited."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise CheckpointError(f"{directory}: must be a checkpoint folder, but there is none")
+    path = directory / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{directory}: must hold a {CONFIG}, but has none")
+    config = validate(CheckpointConfig, _read_json(path), str(path), CheckpointError)
+    if config.checksum != content_id(config.model_copy(update={"checksum": ""})):
+        raise CheckpointError(f"{path}: must be as autocomp wrote it, but it was edited")
+    for name in (*config.graphs.values(), *config.assets, WEIGHTS, POLICY):
+        if name not in config.files:
+            raise CheckpointError(f"{path}: files must name {name}, but does not")
+    for name, expected in config.files.items():
+        file = directory / name
+        if not file.is_file():
+            raise CheckpointError(f"{file}: must be there, but is missing")
+        if _sha256(file) != expected:
+            raise CheckpointError(f"{file}: must be as autocomp wrote it, but it was changed")
+    return Checkpoint(directory, config)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as failure:
+        raise CheckpointError(f"{path}: must be readable, but {failure.strerror}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as failure:
+        raise CheckpointError(f"{path}: must be JSON, but {failure}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: must hold an object, but got {type(value).__name__}")
+    return value

@@ -1,0 +1,100 @@
+"""Tensors at their widths: what `model.safetensors` of a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from autocomp.compress.formats import Compressed, LayerFormat, QuantizedTensor
+from autocomp.decisions import Decision
+from autocomp.errors import CheckpointError
+from autocomp.models.reshape import tensors
+
+
+class StoredTensor(Decision):
+    """How one tensor is stored: its shape, and its format if that is not plain floats."""
+
+    shape: tuple[Annotated[int, Field(ge=0)], ...]
+    format: LayerFormat | None = None
+
+
+def describe(compressed: Compressed) -> dict[str, StoredTensor]:
+    """Shape and format of every tensor of a compressed model, by name."""
+    return {
+        name: StoredTensor(shape=tuple(tensor.shape), format=_format(compressed, name))
+        for name, tensor in tensors(compressed.module).items()
+    }
+
+
+def pack(compressed: Compressed) -> dict[str, Tensor]:
+    """The tensors to store: floats as they are, codes several to a byte with their scales."""
+    packed: dict[str, Tensor] = {}
+    for name, tensor in tensors(compressed.module).items():
+        quantized = compressed.quantized.get(name)
+        if quantized is None:
+            packed[name] = tensor.contiguous().clone()
+        else:
+            packed[f"{name}.codes"] = pack_codes(quantized.codes, quantized.format.bits)
+            packed[f"{name}.scales"] = quantized.scales
+    return packed
+
+
+def unpack(
+    packed: Mapping[str, Tensor], stored: Mapping[str, StoredTensor]
+) -> tuple[dict[str, Tensor], dict[str, QuantizedTensor]]:
+    """The float values of every tensor, and the codes of those that have them; exact."""
+    values: dict[str, Tensor] = {}
+    quantized: dict[str, QuantizedTensor] = {}
+    try:
+        for name, how in stored.items():
+            if how.format is None:
+                values[name] = _shaped(packed[name], how.shape)
+            else:
+                quantized[name] = _quantized(packed, name, how.shape, how.format)
+                values[name] = quantized[name].dequantize()
+    except (KeyError, TypeError, ValueError) as failure:
+        reason = f"lacks {failure}" if isinstance(failure, KeyError) else failure
+        raise CheckpointError(
+            f"model.safetensors: must hold the tensors config.json describes, but {reason}"
+        ) from None
+    return values, quantized
+
+
+def pack_codes(codes: Tensor, bits: int) -> Tensor:
+    """Codes (any shape, uint8 below 2^bits) as one stream of bits in bytes, first code lowest."""
+    flat = codes.cpu().numpy().reshape(-1, 1)
+    ones = np.unpackbits(flat, axis=1, count=bits, bitorder="little")  # (N, bits)
+    return torch.from_numpy(np.packbits(ones, bitorder="little"))
+
+
+def unpack_codes(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """The codes `pack_codes` packed, in `shape`; `ValueError` for a stream of another length."""
+    count = torch.Size(shape).numel()
+    stream = _shaped(packed, (-(-count * bits // 8),)).numpy()
+    ones = np.unpackbits(stream, count=count * bits, bitorder="little").reshape(count, bits)
+    return torch.from_numpy(np.packbits(ones, axis=1, bitorder="little").reshape(shape))
+
+
+def _quantized(
+    packed: Mapping[str, Tensor], name: str, shape: tuple[int, ...], how: LayerFormat
+) -> QuantizedTensor:
+    codes = unpack_codes(packed[f"{name}.codes"], how.bits, shape)
+    rows, columns = shape
+    scales = _shaped(packed[f"{name}.scales"], (rows, -(-columns // how.group_size)))
+    return QuantizedTensor(how, codes, scales)
+
+
+def _shaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"one of shape {list(shape)} has {list(tensor.shape)}")
+    return tensor
+
+
+def _format(compressed: Compressed, name: str) -> LayerFormat | None:
+    quantized = compressed.quantized.get(name)
+    return None if quantized is None else quantized.format

@@ -1,0 +1,175 @@
+"""Every name a space file may hold, each with one line about it.
+
+The lines are the first of the docstrings where the names are functions or classes. Those are read
+from the source, for importing it would load torch and take seconds.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import get_args
+
+from autocomp.patterns import Per
+from autocomp.policy import (
+    STEPS,
+    WEIGHT_BITS,
+    Criterion,
+    Precision,
+    Schedule,
+    Scope,
+    Selection,
+    UnitCriterion,
+)
+from autocomp.space.domains import DOMAINS
+from autocomp.space.metrics import METRICS
+from autocomp.space.space import Sampler
+
+Lines = dict[str, str]
+
+LINES: dict[str, Lines] = {
+    "scopes": {
+        "local": "The ratio is taken of each layer's channels.",
+        "global": "The ratio is taken of all matched channels; scores are normalised by group.",
+    },
+    "losses": {
+        "cross_entropy": "Cross-entropy against the captions, with label_smoothing.",
+        "distill": "T^2 KL(teacher || student) of softened logits; the teacher is the dense model.",
+        "hidden": "Mean squared error between hidden states of layers of the same name.",
+        "gamma_l1": "Strength x abs(gamma) of BatchNorm scales, attached by a step of its own.",
+    },
+    "schedules": {
+        "cosine": "After warm-up from lr to 0 along half a cosine.",
+        "linear": "After warm-up from lr to 0 in a straight line.",
+        "constant": "After warm-up lr throughout.",
+    },
+    "precisions": {
+        "auto": "bf16 where the device computes in it fast, else fp32.",
+        "fp32": "Single precision throughout.",
+        "bf16": "Forward passes in bfloat16, weights in single precision.",
+    },
+    "bits": {
+        "4": "4-bit integers, with a scale for each group of inputs.",
+        "8": "8-bit integers, with a scale for each group of inputs.",
+        "32": "Floating point, as the layer is.",
+    },
+    "per": {
+        "layer": "One parameter a layer.",
+        "block": "One parameter a block: what ends with the first numbers in a name.",
+        "stage": "One parameter a stage: what holds blocks.",
+        "pattern": "One parameter for all that the patterns match.",
+    },
+    "models": {
+        "cnn_transformer": "A grid of features of any convolutional net, a Transformer decoder.",
+    },
+    "backbones": {
+        "tiny_resnet": "For small images; torchvision's and timm's nets go by their names there.",
+    },
+    "metrics": {
+        "bleu_1": "Share of matched words (Papineni et al., 2002).",
+        "bleu_2": "Matched runs of up to 2 words.",
+        "bleu_3": "Matched runs of up to 3 words.",
+        "bleu_4": "Matched runs of up to 4 words.",
+        "rouge_l": "Longest common subsequence (Lin, 2004).",
+        "cider": "TF-IDF weighted n-grams (Vedantam et al., 2015).",
+        "meteor": "Aligned words, stems and synonyms (Denkowski and Lavie, 2014); needs Java.",
+        "accuracy": "Share of right classes.",
+        "size_mb": "10^6 bytes of the files that inference opens.",
+        "download_mb": "10^6 bytes of the packed weights and configuration.",
+        "latency_ms": "Latency ratio x the dense model's latency; from file to prediction.",
+        "latency_ratio": "Time beside the dense model, over the same number of steps.",
+        "latency_own_ms": "Time of an inference that ends when the model says so.",
+        "mean_tokens": "Steps of a prediction.",
+        "params": "Parameters.",
+        "nonzeros": "Parameters that are not zero.",
+        "macs": "Multiply-accumulates of an inference.",
+        "peak_rss_mb": "10^6 bytes of memory of a fresh process that runs it.",
+        "top_caption_share": "Share of the most frequent caption; near 1 where a model collapsed.",
+    },
+}
+"""What has no docstring of its own to quote."""
+
+
+def _steps() -> Lines:
+    return {kind: _first_line(step.__doc__) for kind, step in STEPS.items()}
+
+
+def _domains() -> Lines:
+    return {name: _first_line(domain.__doc__) for name, domain in DOMAINS.items()}
+
+
+def _datasets() -> Lines:
+    from autocomp.data.captions import DATASETS
+
+    return {name: _first_line(one.load.__doc__) for name, one in DATASETS.items()}
+
+
+def _tasks() -> Lines:
+    return {"captioning": _line("autocomp.tasks.captioning", "CaptioningSettings")}
+
+
+def _targets() -> Lines:
+    from autocomp.targets import TARGETS
+
+    package = "autocomp.targets"
+    return {name: _line(f"{package}.{name}.target") for name in TARGETS}
+
+
+def _quoted(names: Iterable[str], module: str) -> Callable[[], Lines]:
+    """Names that are those of functions in a module."""
+    return lambda: {name: _line(module, name) for name in names}
+
+
+def _written(kind: str, names: Iterable[object]) -> Callable[[], Lines]:
+    """Names whose lines stand here."""
+    return lambda: {str(name): LINES[kind][str(name)] for name in names}
+
+
+def _line(module: str, name: str | None = None) -> str:
+    """The first line of the docstring of a module, or of what it calls `name`."""
+    tree = _tree(module)
+    if name is None:
+        return _first_line(ast.get_docstring(tree))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return _first_line(ast.get_docstring(node))
+    raise AssertionError(f"{module} has no {name}")
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    found = importlib.util.find_spec(module)
+    assert found is not None, module
+    assert found.origin is not None, module
+    return ast.parse(Path(found.origin).read_text(encoding="utf-8"))
+
+
+def _first_line(docstring: str | None) -> str:
+    """The first line of a docstring, which says all that one line can."""
+    return (docstring or "").strip().split("\n", 1)[0]
+
+
+CATALOGUE: dict[str, Callable[[], Lines]] = {
+    "steps": _steps,
+    "domains": _domains,
+    "per": _written("per", get_args(Per)),
+    "criteria": _quoted(get_args(Criterion), "autocomp.compress.importance"),
+    "unit_criteria": _quoted(get_args(UnitCriterion), "autocomp.compress.transformer"),
+    "scopes": _written("scopes", get_args(Scope)),
+    "selections": _quoted(get_args(Selection), "autocomp.compress.depth"),
+    "bits": _written("bits", WEIGHT_BITS),
+    "losses": _written("losses", LINES["losses"]),
+    "schedules": _written("schedules", get_args(Schedule)),
+    "precisions": _written("precisions", get_args(Precision)),
+    "samplers": _quoted(get_args(Sampler), "autocomp.search.samplers"),
+    "targets": _targets,
+    "tasks": _tasks,
+    "models": _written("models", LINES["models"]),
+    "backbones": _written("backbones", LINES["backbones"]),
+    "datasets": _datasets,
+    "metrics": _written("metrics", METRICS),
+}
+"""Kind of name -> every name of that kind and its line."""

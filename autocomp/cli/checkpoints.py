@@ -1,0 +1,112 @@
+"""Commands about checkpoints: take one out of a study, measure it again, use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autocomp.cli.output import print_json, print_table
+
+CHECKPOINT = typer.Argument(metavar="CKPT", help="A checkpoint's folder.")
+JSON = typer.Option("--json", help="Print one JSON document.")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(export)
+    app.command()(verify)
+    app.command()(caption)
+
+
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A study's folder.")],
+    out: Annotated[Path, typer.Option(help="Where to write the checkpoint.")],
+    trial: Annotated[int | None, typer.Option(min=0, help="The trial's number.")] = None,
+    best: Annotated[
+        str | None, typer.Option(help="Or in words: 'cider>=0.95*dense, min latency_ms'.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint.")] = False,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Write the checkpoint of one trial of a study to a folder."""
+    from autocomp.checkpoint.folder import open_checkpoint
+    from autocomp.ship.export import export as write
+
+    checkpoint = open_checkpoint(write(directory, out, trial=trial, best=best, force=force))
+    if as_json:
+        print_json({"checkpoint": str(out), "metrics": checkpoint.metrics})
+        return
+    print_table(("metric", "value"), checkpoint.metrics.items())
+    print(f"checkpoint: {out}; next: autocomp verify {out}")
+
+
+def verify(
+    directory: Annotated[Path, CHECKPOINT],
+    split: Annotated[str, typer.Option(help="dev, as recorded, or another.")] = "dev",
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Measure a checkpoint again; exit code 1 if its record is wrong."""
+    from autocomp.data.split import SPLITS
+    from autocomp.errors import UserError, unknown
+    from autocomp.ship.verify import verify as measure
+
+    known = {one: one for one in SPLITS}
+    if split not in known:
+        raise UserError(unknown("split", split, SPLITS))
+    found = measure(directory, known[split])
+    if as_json:
+        print_json(
+            {
+                "agrees": found.agrees,
+                "split": found.split,
+                "rebuilt": found.rebuilt,
+                "metrics": [
+                    {
+                        "metric": row.metric,
+                        "recorded": row.recorded,
+                        "measured": row.measured,
+                        "tolerance": row.tolerance,
+                        "agrees": row.agrees,
+                    }
+                    for row in found.rows
+                ],
+            }
+        )
+    else:
+        words = {True: "agrees", False: "DISAGREES", None: "not compared"}
+        rows = [(row.metric, row.recorded, row.measured, words[row.agrees]) for row in found.rows]
+        print_table(("metric", "recorded", "measured", ""), rows)
+        print(f"the packed weights rebuild: {found.rebuilt}")
+        print("the checkpoint is what it says" if found.agrees else "the checkpoint DISAGREES")
+    if not found.agrees:
+        raise typer.Exit(1)
+
+
+def caption(
+    directory: Annotated[Path, CHECKPOINT],
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Image files.")],
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Caption photos, one line each."""
+    from autocomp.errors import CheckpointError, DataError
+    from autocomp.ship.load import Captioner, load
+
+    model = load(directory)
+    if not isinstance(model, Captioner):
+        kind = model.checkpoint.config.task.get("kind")
+        raise CheckpointError(f"{directory}: must hold a captioner, but its task is {kind!r}")
+    captions: list[dict[str, str]] = []
+    unread: list[str] = []
+    for photo in photos:
+        try:
+            captions.append({"photo": str(photo), "caption": model.caption(photo)})
+        except DataError as failure:
+            unread.append(str(failure))
+        else:
+            if not as_json:
+                print(f"{photo}: {captions[-1]['caption']}", flush=True)
+    if as_json:
+        print_json(captions)
+    if unread:
+        raise DataError(*unread)

@@ -1,0 +1,129 @@
+"""Commands about study folders: how far a search is, and the front it has found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autocomp.cli.output import duration, print_json, print_table
+
+if TYPE_CHECKING:
+    from autocomp.search.front import Front
+    from autocomp.search.study import Study
+
+STUDY = typer.Argument(metavar="DIR", help="A study's folder.")
+JSON = typer.Option("--json", help="Print one JSON object.")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(status)
+    app.command()(front)
+
+
+def status(
+    directory: Annotated[Path, STUDY],
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Say how far a search is, and where its time goes."""
+    from autocomp.search.study import Study
+
+    study = Study.load(directory)
+    if as_json:
+        print_json(_status(study))
+    else:
+        _print_status(study)
+
+
+def front(
+    directory: Annotated[Path, STUDY],
+    as_json: Annotated[bool, JSON] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    x: Annotated[str | None, typer.Option(help="Metric of the horizontal axis.")] = None,
+    y: Annotated[str | None, typer.Option(help="Metric of the vertical axis.")] = None,
+    plot: Annotated[bool, typer.Option(help="Draw front.png into the folder.")] = True,
+) -> None:
+    """Print the front of a study, and draw it."""
+    from autocomp.errors import UserError
+    from autocomp.search.study import Study
+
+    if as_json and as_csv:
+        raise UserError("front: must print --json or --csv, but got both")
+    study = Study.load(directory)
+    found = study.front()
+    image = draw(found, directory, x, y) if plot else None
+    if as_json:
+        print_json(found.to_json())
+    elif as_csv:
+        print(found.to_csv(), end="")
+    else:
+        print_front(found)
+        if image:
+            print(f"plot: {image}")
+
+
+def _counts(study: Study) -> dict[str, int]:
+    counts = Counter(result.status for result in study.results.values())
+    unfinished = len(set(study.policies) - set(study.results))
+    return {**{one: counts[one] for one in ("complete", "stopped", "failed")}, "open": unfinished}
+
+
+def _seconds(study: Study) -> dict[str, float]:
+    """Seconds of all trials by stage, the longest first."""
+    total: Counter[str] = Counter()
+    for result in study.results.values():
+        total.update(result.seconds)
+    return {stage: round(spent, 3) for stage, spent in total.most_common()}
+
+
+def _problems(study: Study) -> list[dict[str, str | int | None]]:
+    return [
+        {"trial": number, "status": result.status, "reason": result.reason}
+        for number, result in study.results.items()
+        if result.status != "complete"
+    ]
+
+
+def _status(study: Study) -> dict[str, object]:
+    return {
+        "directory": str(study.directory),
+        "trials": _counts(study),
+        "front_size": len(study.front().members),
+        "hypervolume": study.front().hypervolume,
+        "seconds": _seconds(study),
+        "problems": _problems(study),
+    }
+
+
+def _print_status(study: Study) -> None:
+    found = study.front()
+    print(", ".join(f"{count} {name}" for name, count in _counts(study).items()))
+    hypervolume = found.hypervolume
+    known = "not known yet" if hypervolume is None else f"{hypervolume:.4f}"
+    print(f"front {len(found.members)}, hypervolume {known}")
+    seconds = _seconds(study)
+    whole = sum(seconds.values()) or 1.0
+    if seconds:
+        rows = [(stage, duration(one), f"{one / whole:.0%}") for stage, one in seconds.items()]
+        print_table(("where the time went", "in all trials", "share"), rows)
+    problems = _problems(study)
+    if problems:
+        rows = [(str(one["trial"]), str(one["status"]), str(one["reason"])) for one in problems]
+        print_table(("trial", "status", "reason"), rows)
+
+
+def print_front(found: Front) -> None:
+    """The front, with the dense model and the control above it."""
+    names = [one.metric for one in found.objectives]
+    references = [("dense", found.dense), ("control", found.control)]
+    named = [(name, metrics) for name, metrics in references if metrics is not None]
+    named += [(str(one.trial), one.metrics) for one in found.members]
+    rows = [(name, *(metrics.get(one) for one in names)) for name, metrics in named]
+    print_table(("trial", *names), rows)
+
+
+def draw(found: Front, directory: Path, x: str | None = None, y: str | None = None) -> Path | None:
+    """Draw the front into the folder."""
+    return None

@@ -1,0 +1,49 @@
+"""Store linear and embedding weights at 8 or 4 bits."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from autocomp.compress.formats import Compressed, LayerFormat, quantize_tensor
+from autocomp.errors import PolicyError, nearest
+from autocomp.patterns import matching
+from autocomp.policy import Quantize, value_for
+
+DENSE_BITS = 32
+
+
+def quantize_(compressed: Compressed, step: Quantize) -> list[str]:
+    """Round the matched weights to their codes, in place; returns what was skipped, and why.
+
+    The module's weights become the values that the codes stand for, so it computes what ships. A
+    weight shared by two layers goes by the name of the first.
+    """
+    layers = quantizable_layers(compressed.module)
+    names = matching(layers, step.layers, step.exclude)
+    if not names:
+        close = nearest(step.layers[0], layers)
+        raise PolicyError(
+            f"quantize.layers: must match a layer it can act on, but {list(step.layers)} "
+            f"matches none; nearest: {', '.join(close) or 'none'}"
+        )
+    for name in names:
+        bits = value_for(name, step.bits, DENSE_BITS)
+        if bits == DENSE_BITS:
+            continue
+        weight = layers[name].weight
+        quantized = quantize_tensor(weight, LayerFormat(bits=bits, group_size=step.group_size))
+        compressed.quantized[f"{name}.weight"] = quantized
+        with torch.no_grad():
+            weight.copy_(quantized.dequantize())
+    return []
+
+
+def quantizable_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Embedding]:
+    """The linear and embedding layers by name; of two that share a weight, the first."""
+    first_names = {name for name, _ in model.named_parameters()}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Embedding) and f"{name}.weight" in first_names
+    }

@@ -1,0 +1,136 @@
+"""Remove attention heads and feed-forward units: rows of some matrices, columns of others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from autocomp.errors import PolicyError, nearest
+from autocomp.models.transformer import Attention, FeedForward
+from autocomp.patterns import matching
+from autocomp.policy import PruneHeads, PruneWidth, value_for
+
+Layer = TypeVar("Layer", bound=nn.Module)
+Matrices = Sequence[tuple[Tensor, int]]
+"""Weight matrices that share units, each with the axis along which the units lie."""
+
+
+def l1(matrices: Matrices, generator: torch.Generator) -> Tensor:
+    """Sum of absolute weights of each unit (units,) (1608.08710)."""
+    return torch.stack([_by_unit(w.abs(), axis) for w, axis in matrices]).sum(dim=0)
+
+
+def l2(matrices: Matrices, generator: torch.Generator) -> Tensor:
+    """Euclidean norm of all weights of each unit (units,)."""
+    return torch.stack([_by_unit(w.square(), axis) for w, axis in matrices]).sum(dim=0).sqrt()
+
+
+def taylor(matrices: Matrices, generator: torch.Generator) -> Tensor:
+    """abs(sum of weight x gradient) of each unit (units,), the change in loss (1906.10771)."""
+    terms = []
+    for weight, axis in matrices:
+        assert weight.grad is not None
+        terms.append(_by_unit(weight * weight.grad, axis))
+    return torch.stack(terms).sum(dim=0).abs()
+
+
+def random(matrices: Matrices, generator: torch.Generator) -> Tensor:
+    """Uniform scores (units,): the control every criterion should beat."""
+    weight, axis = matrices[0]
+    return torch.rand(weight.shape[axis], generator=generator)
+
+
+UNIT_CRITERIA: dict[str, Callable[[Matrices, torch.Generator], Tensor]] = {
+    "l1": l1,
+    "l2": l2,
+    "taylor": taylor,
+    "random": random,
+}
+
+
+def prune_heads_(model: nn.Module, step: PruneHeads, seed: int = 0) -> list[str]:
+    """Remove `ratio` of the heads of each matched attention; returns what was skipped, and why.
+
+    A head's score is the sum over its `head_dim` units. `taylor` reads gradients off the weights.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    skipped = []
+    for name, module in _matched(model, Attention, step).items():
+        heads, width = module.heads, module.head_dim
+        ratio = value_for(name, step.ratio, 0.0)
+        keep = max(1, heads - int(ratio * heads))
+        if keep == heads:
+            skipped += [f"{name}: {ratio:g} of {heads} heads is less than one"] if ratio else []
+            continue
+        rows = [(projection.weight, 0) for projection in (module.q, module.k, module.v)]
+        scores = UNIT_CRITERIA[step.criterion]([*rows, (module.o.weight, 1)], generator)
+        kept_heads = _top(scores.view(heads, width).sum(dim=1), keep)
+        kept = (kept_heads[:, None] * width + torch.arange(width)).flatten()
+        for projection in (module.q, module.k, module.v):
+            keep_rows_(projection, kept)
+        keep_columns_(module.o, kept)
+    return skipped
+
+
+def prune_width_(model: nn.Module, step: PruneWidth, seed: int = 0) -> list[str]:
+    """Remove `ratio` of the hidden units of each matched feed-forward; returns what was skipped.
+
+    The number kept is rounded up to a multiple of `round_to`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    skipped = []
+    for name, module in _matched(model, FeedForward, step).items():
+        width = module.up.weight.shape[0]
+        ratio = value_for(name, step.ratio, 0.0)
+        groups = math.ceil(width * (1 - ratio) / step.round_to - 1e-9)
+        keep = min(width, max(1, groups) * step.round_to)
+        if keep == width:
+            rounded = f"{ratio:g} of {width} units, rounded to {step.round_to}, removes none"
+            skipped += [f"{name}: {rounded}"] if ratio else []
+            continue
+        matrices = [(module.up.weight, 0), (module.down.weight, 1)]
+        kept = _top(UNIT_CRITERIA[step.criterion](matrices, generator), keep)
+        keep_rows_(module.up, kept)
+        keep_columns_(module.down, kept)
+    return skipped
+
+
+def keep_rows_(linear: nn.Linear, kept: Tensor) -> None:
+    """Keep the outputs `kept` (indices) of a linear layer, in place."""
+    linear.weight = nn.Parameter(linear.weight.detach()[kept].clone())
+    linear.bias = nn.Parameter(linear.bias.detach()[kept].clone())
+    linear.out_features = len(kept)
+
+
+def keep_columns_(linear: nn.Linear, kept: Tensor) -> None:
+    """Keep the inputs `kept` (indices) of a linear layer, in place."""
+    linear.weight = nn.Parameter(linear.weight.detach()[:, kept].clone())
+    linear.in_features = len(kept)
+
+
+def _matched(
+    model: nn.Module, kind: type[Layer], step: PruneHeads | PruneWidth
+) -> dict[str, Layer]:
+    known = {name: module for name, module in model.named_modules() if isinstance(module, kind)}
+    names = matching(known, step.layers, step.exclude)
+    if not names:
+        close = nearest(step.layers[0], known)
+        raise PolicyError(
+            f"{step.kind}.layers: must match a layer it can act on, but {list(step.layers)} "
+            f"matches none; nearest: {', '.join(close) or 'none'}"
+        )
+    return {name: known[name] for name in names}
+
+
+def _by_unit(values: Tensor, axis: int) -> Tensor:
+    return values.detach().sum(dim=1 - axis)
+
+
+def _top(scores: Tensor, count: int) -> Tensor:
+    """Indices of the `count` highest scores, in ascending order; ties go to the lower index."""
+    order = torch.argsort(scores, descending=True, stable=True)
+    return order[:count].sort().values

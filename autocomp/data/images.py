@@ -1,0 +1,161 @@
+"""Image files to arrays of one size, and the cache that keeps a decoded split on disk.
+
+A cached split is a folder `images/<key>/` in the cache folder, with `images.npy` (memory-mapped
+when read, so that processes share its pages) and `unreadable.json`. The key covers everything the
+pixels depend on; a stale entry is therefore never read, only left behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import PIL
+from filelock import FileLock
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from autocomp.errors import DataError
+from autocomp.files import cache_dir, write_folder, write_json
+
+SHOWN = 3  # how many of the offending images an error names
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStack:
+    """Decoded images (K, size, size, 3) uint8, and the reason for each index not among them."""
+
+    images: np.ndarray
+    unreadable: dict[int, str]
+
+
+def read_image(data: bytes, size: int) -> np.ndarray:
+    """The image in `data` as (size, size, 3) uint8 RGB.
+
+    The whole picture is turned upright as its EXIF says, laid on white where it is transparent, and
+    squashed to a square (bicubic), so nothing is cropped away. Raises `DataError` with the reason
+    if Pillow cannot read it, or if it would decode to more than `PIL.Image.MAX_IMAGE_PIXELS`.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of odd metadata, which is harmless, and of decompression bombs
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                upright = _as_rgb(ImageOps.exif_transpose(image))
+    except Exception as failure:  # a damaged file makes Pillow's plugins raise almost anything
+        reason = " ".join(str(failure).split()) or type(failure).__name__
+        if isinstance(failure, UnidentifiedImageError):
+            reason = f"its {len(data)} bytes are of no known image format"
+        raise DataError(f"must be an image Pillow can read, but {reason}") from None
+    return np.asarray(upright.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip to white
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if "transparency" in image.info or image.mode in {"LA", "PA", "La", "RGBA", "RGBa"}:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(pixels)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def load_files(files: Sequence[Path], size: int) -> ImageStack:
+    """Decode image files, or read them back if no name, length, time or size has changed."""
+    stats = [file.stat() for file in files]
+    key = [
+        (file.name, stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, stats, strict=True)
+    ]
+    return cached_stack(key, len(files), size, lambda index: _read_file(files[index], size))
+
+
+def _read_file(file: Path, size: int) -> np.ndarray:
+    try:
+        data = file.read_bytes()
+    except OSError as failure:
+        raise DataError(f"must be readable, but {failure.strerror or failure}") from None
+    return read_image(data, size)
+
+
+def cached_stack(key: Any, count: int, size: int, read: Callable[[int], np.ndarray]) -> ImageStack:
+    """`read(0)` ... `read(count - 1)` stacked, from the cache if `key` has been read before.
+
+    `read` gives (size, size, 3) uint8 or raises `DataError` with the reason. `key` is anything JSON
+    can write; Pillow's version is added to it. Processes that want the same entry at once wait for
+    the first of them.
+    """
+    text = json.dumps([key, count, size, PIL.__version__])
+    try:
+        folder = cache_dir() / "images" / hashlib.sha256(text.encode()).hexdigest()[:20]
+        return _open(folder) or _build(folder, count, size, read)
+    except OSError as failure:
+        raise DataError(
+            f"cache: must be a folder that decoded images can be written to, but {failure}; "
+            "the environment variable AUTOCOMP_CACHE names another"
+        ) from None
+
+
+def _build(folder: Path, count: int, size: int, read: Callable[[int], np.ndarray]) -> ImageStack:
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        stack = _open(folder)
+        if stack is None:
+            write_folder(folder, lambda into: _fill(into, count, size, read))
+            stack = _open(folder)
+    assert stack is not None, folder
+    return stack
+
+
+def _fill(folder: Path, count: int, size: int, read: Callable[[int], np.ndarray]) -> None:
+    unreadable: dict[int, str] = {}
+    with (folder / "images.npy").open("wb") as file:
+        _write_header(file, count, size)
+        for index in range(count):
+            try:
+                file.write(read(index).tobytes())
+            except DataError as failure:
+                unreadable[index] = str(failure)
+        # numpy leaves room in the header for the first axis, so a smaller count fits in place
+        file.seek(0)
+        _write_header(file, count - len(unreadable), size)
+    write_json(folder / "unreadable.json", unreadable)
+
+
+def _write_header(file: BinaryIO, count: int, size: int) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _open(folder: Path) -> ImageStack | None:
+    """The entry, or None if there is none or it was cut short (by a full disk or a power cut)."""
+    try:
+        reasons = json.loads((folder / "unreadable.json").read_text(encoding="utf-8"))
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        return ImageStack(images, {int(index): str(reason) for index, reason in reasons.items()})
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def check_share(where: str, skipped: Sequence[str], total: int, max_unreadable: float) -> None:
+    """Raise `DataError`, with counts and names, if more than this share of images is unusable."""
+    if len(skipped) <= max_unreadable * total:
+        return
+    more = f"; and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
+    raise DataError(
+        f"{where}: at most {max_unreadable:.3g} of the images may be unusable (max_unreadable), "
+        f"but {len(skipped)} of {total} are: {'; '.join(skipped[:SHOWN])}{more}"
+    )

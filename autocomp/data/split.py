@@ -1,0 +1,45 @@
+"""One split of a captioning dataset: pixels, file names and what people wrote about each image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from autocomp.data.images import encode_png
+
+SplitName = Literal["train", "dev", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionSplit:
+    """The images of one split and their reference captions, all in the same order.
+
+    `images` is (N, H, W, 3) uint8 RGB, a read-only memory map whose pages processes share: index it
+    with an array (a copy) before handing it to what wants writable memory. `names` are file names,
+    `references` the captions as written, at least one an image. `skipped` says, one line each, what
+    was left out and why. `files` are the original images; empty where the data are generated.
+    """
+
+    name: SplitName
+    images: np.ndarray
+    names: tuple[str, ...]
+    references: tuple[tuple[str, ...], ...]
+    skipped: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def jpeg(self, index: int) -> bytes:
+        """Image `index` as it would reach a deployed model.
+
+        The bytes of the original file; of a generated image a PNG, which loses nothing, so
+        `read_image(split.jpeg(i), size)` equals `split.images[i]` for both.
+        """
+        if self.files:
+            return self.files[index].read_bytes()
+        return encode_png(self.images[index])

@@ -1,0 +1,109 @@
+"""What every frozen decision shares: strict keys, readable problems, canonical YAML and JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from autocomp.errors import UserError, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Decision(BaseModel):
+    """A frozen Pydantic model that rejects unknown keys and names the nearest known one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reject_unknown_keys(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        known = set(cls.model_fields)
+        lines = []
+        for key in value:
+            if key not in known:
+                close = nearest(str(key), known, count=1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                lines.append(f"unknown key {key!r}; {hint}known keys: {', '.join(sorted(known))}")
+        if lines:
+            raise ValueError("\n".join(lines))
+        return value
+
+
+def content_id(decision: BaseModel) -> str:
+    """Twelve hex digits that depend on everything the decision says and on nothing else."""
+    text = json.dumps(decision.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def validate(model: type[Model], value: Any, where: str, error: type[UserError]) -> Model:
+    """`value` as a `model`; every mistake becomes one line `place: must ..., but got value`."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as failure:
+        raise error(*problems(failure, where)) from None
+
+
+def problems(failure: ValidationError, where: str) -> list[str]:
+    """One line a mistake: where it stands, the rule, and the value that broke it."""
+    lines: list[str] = []
+    for item in failure.errors(include_url=False):
+        place = ".".join([where, *_path(item["loc"], item["input"])]).strip(".")
+        rules = _rules(item["type"], item["msg"], item["input"])
+        lines.extend(_placed(place, rule) for rule in rules)
+    return lines
+
+
+def _placed(place: str, rule: str) -> str:
+    """A validator's rule may begin with a place of its own, inside the one it is called for."""
+    if not place:
+        return rule
+    return f"{place}.{rule}" if re.match(r"[\w.-]+: ", rule) else f"{place}: {rule}"
+
+
+def _path(location: tuple[int | str, ...], value: Any) -> Iterator[str]:
+    """The YAML path; Pydantic puts a union tag after a list index, and YAML has no such key."""
+    for position, part in enumerate(location):
+        after_index = position > 0 and isinstance(location[position - 1], int)
+        is_last = position == len(location) - 1
+        if after_index and isinstance(part, str) and not is_last:
+            continue
+        if after_index and is_last and isinstance(value, dict) and value.get("kind") == part:
+            continue
+        yield str(part)
+
+
+def _rules(kind: str, message: str, value: Any) -> list[str]:
+    if kind == "value_error":
+        return message.removeprefix("Value error, ").split("\n")
+    if kind == "missing":
+        return ["must be given, but is missing"]
+    rule = message.replace("Input should", "must").replace("Input tag", "kind")
+    return [f"{rule}, but got {value!r}"]
+
+
+def load_yaml(text: str, where: str, error: type[UserError]) -> dict[str, Any]:
+    """The mapping a YAML text holds, read with `yaml.safe_load`; `error` for anything else."""
+    try:
+        value = yaml.safe_load(text)
+    except Exception as failure:  # ill-typed scalars escape PyYAML as ValueError, KeyError, ...
+        reason = " ".join(str(failure).split())
+        raise error(f"{where}: must be valid YAML, but {reason}") from None
+    if value is None:
+        raise error(f"{where}: must hold a mapping, but the file is empty")
+    if not isinstance(value, dict):
+        raise error(f"{where}: must hold a mapping, but got {type(value).__name__}")
+    return value
+
+
+def dump_yaml(decision: BaseModel) -> str:
+    """YAML that loads back to an equal decision."""
+    return str(yaml.safe_dump(decision.model_dump(mode="json"), sort_keys=False, width=100))

@@ -1,0 +1,281 @@
+"""A policy: the frozen, ordered list of steps that turns a dense model into a compressed one.
+
+A step's `layers` are glob patterns over the model's module names (`*` crosses dots; a pattern that
+names a module also matches everything below it). A number that may differ between parts of the
+model is one value, or a mapping from a module's name to the value for all that lies below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
+
+from autocomp.decisions import Decision, content_id, dump_yaml, load_yaml, validate
+from autocomp.errors import PolicyError, unknown
+
+Criterion = Literal["l1", "l2", "bn_scale", "bn_variance", "group_norm", "taylor", "random"]
+UnitCriterion = Literal["l1", "l2", "taylor", "random"]
+Scope = Literal["local", "global"]
+Selection = Literal["uniform", "first", "last", "block_influence"]
+Schedule = Literal["cosine", "linear", "constant"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+WEIGHT_BITS = (4, 8, 32)
+Value = TypeVar("Value", int, float)
+
+
+def _patterns(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _one_or_list(value: tuple[str, ...]) -> str | list[str]:
+    return value[0] if len(value) == 1 else list(value)
+
+
+Patterns = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_patterns, json_schema_input_type=str | list[str]),
+    PlainSerializer(_one_or_list),
+]
+
+
+def _check_ratio(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"must be in [0, 1), but got {value!r}")
+    return float(value)
+
+
+def _check_bits(value: Any) -> int:
+    if isinstance(value, bool) or value not in WEIGHT_BITS:
+        raise ValueError(f"must be one of {', '.join(map(str, WEIGHT_BITS))}, but got {value!r}")
+    return int(value)
+
+
+def _by_unit(check: Callable[[Any], Value]) -> Callable[[Any], Value | dict[str, Value]]:
+    """`check` for a value or for every value of a mapping; all mistakes of one are reported."""
+
+    def checked(value: Any) -> Value | dict[str, Value]:
+        if not isinstance(value, Mapping):
+            return check(value)
+        values: dict[str, Value] = {}
+        lines: list[str] = []
+        for unit, one in value.items():
+            try:
+                values[str(unit)] = check(one)
+            except ValueError as failure:
+                lines.append(f"{unit}: {failure}")
+        if lines:
+            raise ValueError("\n".join(lines))
+        return values
+
+    return checked
+
+
+def _schema_by_unit(leaf: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [leaf, {"type": "object", "additionalProperties": leaf}]})
+
+
+RatioByUnit = Annotated[
+    float | dict[str, float],
+    PlainValidator(_by_unit(_check_ratio)),
+    _schema_by_unit({"type": "number", "minimum": 0, "exclusiveMaximum": 1}),
+]
+BitsByUnit = Annotated[
+    int | dict[str, int],
+    PlainValidator(_by_unit(_check_bits)),
+    _schema_by_unit({"enum": list(WEIGHT_BITS)}),
+]
+
+
+def value_for(name: str, value: Value | dict[str, Value], default: Value) -> Value:
+    """The value that applies to module `name`: the longest key that is `name` or a parent of it."""
+    if not isinstance(value, dict):
+        return value
+    above = [unit for unit in value if name == unit or name.startswith(f"{unit}.")]
+    return value[max(above, key=len)] if above else default
+
+
+class PolicyStep(Decision):
+    """What every step shares: its numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class PruneChannels(PolicyStep):
+    """Remove convolution channels, coupled layers together (DepGraph, 2301.12900).
+
+    `ratio` is the fraction of each layer's channels removed; with `scope: global` the fraction of
+    all matched channels. What stays is rounded up to a multiple of `round_to`.
+    """
+
+    kind: Literal["prune_channels"] = "prune_channels"
+    layers: Patterns
+    exclude: Patterns = ()
+    ratio: RatioByUnit
+    criterion: Criterion = "l2"
+    scope: Scope = "local"
+    round_to: int = Field(default=8, ge=1)
+    calibration_batches: int = Field(default=8, ge=1)
+
+
+class PruneHeads(PolicyStep):
+    """Remove whole attention heads (rows of q, k, v and columns of o); at least one stays."""
+
+    kind: Literal["prune_heads"] = "prune_heads"
+    layers: Patterns
+    exclude: Patterns = ()
+    ratio: RatioByUnit
+    criterion: UnitCriterion = "l2"
+    calibration_batches: int = Field(default=8, ge=1)
+
+
+class PruneWidth(PolicyStep):
+    """Remove hidden units of feed-forward blocks; what stays is a multiple of `round_to`."""
+
+    kind: Literal["prune_width"] = "prune_width"
+    layers: Patterns
+    exclude: Patterns = ()
+    ratio: RatioByUnit
+    criterion: UnitCriterion = "l2"
+    round_to: int = Field(default=32, ge=1)
+    calibration_batches: int = Field(default=8, ge=1)
+
+
+class DropLayers(PolicyStep):
+    """Keep `keep` of the layers in the container `layers`; survivors keep their weights and names.
+
+    A container that has no more than `keep` layers is left as it is.
+    """
+
+    kind: Literal["drop_layers"] = "drop_layers"
+    layers: str
+    keep: int = Field(ge=0)
+    select: Selection = "uniform"
+    calibration_batches: int = Field(default=8, ge=1)
+
+
+class Retrain(PolicyStep):
+    """Train what `train` matches for `steps` optimiser steps against the captions and the teacher.
+
+    loss = (1 - distill) x cross-entropy + distill x T^2 KL(teacher || student) at `temperature` T
+    + hidden x mean squared error between hidden states of layers of the same name in the dense
+    model. The teacher is the dense model.
+    """
+
+    kind: Literal["retrain"] = "retrain"
+    steps: int = Field(ge=0)
+    lr: float = Field(default=3e-4, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    train: Patterns = ("**",)
+    exclude: Patterns = ()
+    distill: float = Field(default=0.0, ge=0, le=1)
+    temperature: float = Field(default=2.0, gt=0)
+    hidden: float = Field(default=0.0, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    schedule: Schedule = "cosine"
+    clip_norm: float = Field(default=1.0, gt=0)
+    precision: Precision = "auto"
+
+
+class GammaL1(PolicyStep):
+    """Add s x sign(gamma) to the gradient of the matched BatchNorm scales during the next retrain.
+
+    Network Slimming, 1708.06519: it drives unneeded channels towards zero before they are pruned.
+    """
+
+    kind: Literal["gamma_l1"] = "gamma_l1"
+    layers: Patterns
+    exclude: Patterns = ()
+    strength: float = Field(default=1e-5, ge=0)
+
+
+class Quantize(PolicyStep):
+    """Store the matched linear and embedding weights at `bits` with a scale a group of inputs.
+
+    Symmetric, rounded to nearest, `group_size` inputs to a scale; 32 leaves a layer as it is.
+    """
+
+    kind: Literal["quantize"] = "quantize"
+    layers: Patterns
+    exclude: Patterns = ()
+    bits: BitsByUnit
+    group_size: Literal[16, 32, 64, 128] = 32
+
+
+STEPS: dict[str, type[Decision]] = {
+    "prune_channels": PruneChannels,
+    "prune_heads": PruneHeads,
+    "prune_width": PruneWidth,
+    "drop_layers": DropLayers,
+    "gamma_l1": GammaL1,
+    "retrain": Retrain,
+    "quantize": Quantize,
+}
+
+
+def _check_kind(value: Any) -> Any:
+    if isinstance(value, Decision):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be a step with a kind, but got {value!r}")
+    kind = value.get("kind")
+    if not isinstance(kind, str) or kind not in STEPS:
+        raise ValueError(unknown("kind", str(kind), list(STEPS)))
+    return value
+
+
+Step = Annotated[
+    PruneChannels | PruneHeads | PruneWidth | DropLayers | GammaL1 | Retrain | Quantize,
+    Field(discriminator="kind"),
+]
+
+
+class Policy(Decision):
+    """An ordered list of steps; two policies that say the same have the same `id`."""
+
+    steps: tuple[Annotated[Step, BeforeValidator(_check_kind)], ...] = ()
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Policy:
+        kinds = [step.kind for step in self.steps]
+        if "quantize" in kinds and "retrain" in kinds[kinds.index("quantize") :]:
+            first = kinds.index("quantize")
+            late = first + kinds[first:].index("retrain")
+            raise ValueError(
+                f"steps.{late}: a retrain must come before every quantize step, "
+                f"but it follows steps.{first}.quantize"
+            )
+        for index, kind in enumerate(kinds):
+            if kind == "gamma_l1" and "retrain" not in kinds[index:]:
+                raise ValueError(
+                    f"steps.{index}: gamma_l1 must be followed by a retrain, but none follows"
+                )
+        return self
+
+    @cached_property
+    def id(self) -> str:
+        return content_id(self)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def to_yaml(self) -> str:
+        return dump_yaml(self)
+
+    @classmethod
+    def from_yaml(cls, text: str, where: str = "policy") -> Policy:
+        """The policy a YAML text holds; `PolicyError` lists every mistake."""
+        return validate(cls, load_yaml(text, where, PolicyError), "", PolicyError)

@@ -1,0 +1,167 @@
+"""The one training loop: it trains dense models and retrains compressed ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from autocomp.errors import PolicyError, TrialStopped, UserError
+from autocomp.patterns import matching
+from autocomp.policy import Retrain
+from autocomp.retrain.losses import hidden_distillation, logit_distillation
+from autocomp.retrain.precision import precision
+from autocomp.retrain.regimes import Regime
+
+Progress = Callable[[int, int, float], None]
+
+
+class Trainable(Protocol):
+    """The part of a task that training needs (`autocomp.tasks.base.Task` has it)."""
+
+    def training_batches(
+        self, models: Sequence[nn.Module], batch_size: int, trainable: Collection[str], seed: int
+    ) -> Iterator[tuple[Any, ...]]: ...
+
+    def forward(self, model: nn.Module, batch: Any, label_smoothing: float = 0.0) -> Any: ...
+
+
+def retrain_(
+    model: nn.Module,
+    step: Retrain,
+    task: Trainable,
+    teacher: nn.Module | None = None,
+    regimes: Sequence[Regime] = (),
+    seed: int = 0,
+    on_step: Progress | None = None,
+) -> None:
+    """Train `model` in place as `step` says; it comes back on the CPU in evaluation mode.
+
+    `teacher` is needed when the step distils. `on_step(done, total, loss)` reports progress. A
+    loss, gradient or weight that is not finite raises `TrialStopped`.
+    """
+    trainable = trainable_names(model, step)
+    models = [model, *_teachers(step, teacher)]
+    torch.manual_seed(seed)
+    with _in_training(models, trainable) as device:
+        parameters = [p for name, p in model.named_parameters() if name in trainable]
+        parameters += [p for regime in regimes for p in regime.parameters()]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=step.lr, weight_decay=step.weight_decay, fused=True
+        )
+        batches = task.training_batches(models, step.batch_size, trainable, seed)
+        for index in range(step.steps):
+            parts = [{k: v.to(device) for k, v in part.items()} for part in next(batches)]
+            with precision(step.precision, device):
+                loss = _loss(models, step, task, parts)
+            for regime in regimes:
+                extra = regime.loss(model, index / step.steps)
+                loss = loss if extra is None else loss + extra
+            _descend(optimizer, loss, step, index)
+            for regime in regimes:
+                regime.after_step(model, (index + 1) / step.steps)
+            if on_step:
+                on_step(index + 1, step.steps, loss.item())
+        for regime in regimes:
+            regime.finish(model)
+    if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+        raise TrialStopped(f"the weights are not finite after step {step.steps} of {step.steps}")
+
+
+def trainable_names(model: nn.Module, step: Retrain) -> frozenset[str]:
+    """The parameters a retrain trains; a pattern that means none is a `PolicyError`."""
+    names = [name for name, _ in model.named_parameters()]
+    chosen = matching(names, step.train, step.exclude)
+    if not chosen:
+        raise PolicyError(
+            f"retrain.train: must match a parameter, but {list(step.train)} "
+            f"without {list(step.exclude)} matches none"
+        )
+    return frozenset(chosen)
+
+
+def learning_rate_factor(step: Retrain, index: int) -> float:
+    """Warm-up, then the schedule, as a fraction of `step.lr`; `index` counts from 0."""
+    warmup = int(step.warmup * step.steps)
+    if index < warmup:
+        return (index + 1) / warmup
+    progress = (index - warmup) / max(1, step.steps - warmup)
+    if step.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return 1 - progress if step.schedule == "linear" else 1.0
+
+
+def _teachers(step: Retrain, teacher: nn.Module | None) -> list[nn.Module]:
+    """The teacher, in evaluation mode, if the step learns from one."""
+    if step.distill == 0 and step.hidden == 0:
+        return []
+    if teacher is None:
+        raise UserError("retrain.distill: must be 0 where there is no dense model to learn from")
+    return [teacher.eval()]
+
+
+@contextmanager
+def _in_training(models: Sequence[nn.Module], trainable: Collection[str]) -> Iterator[torch.device]:
+    """The first of `models` set up to train, all on the device; afterwards as they came."""
+    model = models[0]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    _set_modes(model, trainable)
+    try:
+        for each in models:
+            each.to(device)
+        yield device
+    finally:
+        for each in models:
+            each.cpu().eval()
+        model.requires_grad_(True)
+        model.zero_grad(set_to_none=True)
+
+
+def _loss(
+    models: Sequence[nn.Module], step: Retrain, task: Trainable, parts: Sequence[Any]
+) -> Tensor:
+    """The loss of the first model on its part of a batch, with the second, if any, as teacher."""
+    outputs = task.forward(models[0], parts[0], step.label_smoothing)
+    loss: Tensor = outputs.loss.float()
+    if len(models) == 1:
+        return loss
+    with torch.no_grad():
+        target = task.forward(models[1], parts[1])
+    if step.distill > 0:
+        soft = logit_distillation(outputs.logits, target.logits, step.temperature)
+        loss = (1 - step.distill) * loss + step.distill * soft
+    if step.hidden > 0:
+        loss = loss + step.hidden * hidden_distillation(outputs.hidden, target.hidden)
+    return loss
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor, step: Retrain, index: int) -> None:
+    """One step down the clipped gradient of `loss`; `TrialStopped` if either is not finite."""
+    _check_finite("loss", loss, step, index)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, step.clip_norm)
+    _check_finite("gradient", norm, step, index)
+    for group in optimizer.param_groups:
+        group["lr"] = step.lr * learning_rate_factor(step, index)
+    optimizer.step()
+
+
+def _check_finite(what: str, value: Tensor, step: Retrain, index: int) -> None:
+    if not math.isfinite(number := value.item()):
+        raise TrialStopped(f"the {what} became {number} at step {index + 1} of {step.steps}")
+
+
+def _set_modes(model: nn.Module, trainable: Collection[str]) -> None:
+    """Gradients for what is trained; a frozen module also keeps its BatchNorm statistics."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trainable)
+    model.train()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train(any(parameter.startswith(f"{name}.") for parameter in trainable))

@@ -1,0 +1,222 @@
+"""The Pareto front of a study: which results nothing beats, and how much they gain together."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autocomp.errors import StudyError
+from autocomp.policy import Policy
+from autocomp.space.metrics import METRICS, Direction
+from autocomp.space.objectives import Objective, parse_objectives
+
+Point = tuple[float, ...]
+
+
+def non_dominated(points: Sequence[Sequence[float]], directions: Sequence[Direction]) -> list[int]:
+    """Indices, ascending, of the points that no other point dominates.
+
+    One point dominates another if it is at least as good in every objective and better in one;
+    equal points don't dominate each other.
+    """
+    signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
+    losses = np.asarray(points, dtype=float).reshape(len(points), len(directions)) * signs
+    kept = []
+    for index, loss in enumerate(losses):  # (M,)
+        no_worse = (losses <= loss).all(axis=1)  # (N,)
+        if not (losses[no_worse] < loss).any():
+            kept.append(index)
+    return kept
+
+
+def hypervolume(ratios: Sequence[Sequence[float]], directions: Sequence[Direction]) -> float:
+    """Volume dominated by points whose objectives are divided by the dense model's. Exact.
+
+    The reference point is 0 for a maximised and 1 for a minimised objective, so a point adds
+    nothing unless it is smaller, or faster, than the dense model in every minimised objective.
+    """
+    gains = (
+        tuple(
+            value if direction == "maximize" else 1.0 - value
+            for value, direction in zip(point, directions, strict=True)
+        )
+        for point in ratios
+    )
+    return _union_of_boxes([point for point in gains if min(point) > 0])
+
+
+def _union_of_boxes(corners: list[Point]) -> float:
+    """Volume of the union of the boxes from the origin to each corner.
+
+    Corners are taken in ascending order of their first coordinate. What one adds to those after it
+    is its first side times the part of its face that their faces, cut to it, leave uncovered: the
+    same problem with one dimension less.
+    """
+    if not corners:
+        return 0.0
+    if len(corners[0]) == 1:
+        return max(corner[0] for corner in corners)
+    corners = sorted(set(corners))
+    if len(corners[0]) == 2:
+        return _union_of_rectangles(corners)
+    volume = 0.0
+    for index, (side, *face) in enumerate(corners):
+        later = [tuple(map(min, corner[1:], face)) for corner in corners[index + 1 :]]
+        volume += side * (math.prod(face) - _union_of_boxes(_outermost(later)))
+    return volume
+
+
+def _union_of_rectangles(ascending: list[Point]) -> float:
+    area, height = 0.0, 0.0
+    for width, tall in reversed(ascending):
+        if tall > height:
+            area += width * (tall - height)
+            height = tall
+    return area
+
+
+def _outermost(corners: list[Point]) -> list[Point]:
+    if len(corners) < 2 or len(corners[0]) < 3:
+        return corners
+    return [corners[index] for index in non_dominated(corners, ["maximize"] * len(corners[0]))]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One complete trial: its number, what was done, and what came of it."""
+
+    trial: int
+    policy: Policy
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Front:
+    """The feasible results that no other result beats, ordered by trial number.
+
+    Dense and control stand beside it, and in it if they earn it. `hypervolume` is None until there
+    is a dense model with a positive value in every objective to divide by.
+    """
+
+    members: tuple[Member, ...]
+    dense: dict[str, float] | None
+    control: dict[str, float] | None
+    objectives: tuple[Objective, ...]
+    hypervolume: float | None
+    provenance: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        results: Iterable[Member],
+        objectives: Sequence[Objective],
+        dense: dict[str, float] | None,
+        control: dict[str, float] | None,
+        provenance: dict[str, Any],
+    ) -> Front:
+        """The front of complete results; bounds are taken relative to `dense`."""
+        feasible = [one for one in results if is_feasible(one.metrics, objectives, dense)]
+        steered = directed(objectives)
+        directions = [direction for _, direction in steered]
+        points = [[one.metrics[metric] for metric, _ in steered] for one in feasible]
+        members = [feasible[index] for index in non_dominated(points, directions)]
+        return cls(
+            members=tuple(sorted(members, key=lambda one: one.trial)),
+            dense=dense,
+            control=control,
+            objectives=tuple(objectives),
+            hypervolume=relative_hypervolume(members, objectives, dense),
+            provenance=provenance,
+        )
+
+    @classmethod
+    def from_json(
+        cls, content: Mapping[str, Any], metrics: Mapping[str, Direction | None] = METRICS
+    ) -> Front:
+        """The front a front.json holds; `metrics` are the names that objectives may have."""
+        problems: list[str] = []
+        objectives = parse_objectives(content["objectives"], metrics, problems)
+        if problems:
+            raise StudyError(*(f"front.json: {problem}" for problem in problems))
+        return cls(
+            members=tuple(
+                Member(one["trial"], Policy.model_validate(one["policy"]), one["metrics"])
+                for one in content["front"]
+            ),
+            dense=content["dense"] and content["dense"]["metrics"],
+            control=content["control"] and content["control"]["metrics"],
+            objectives=objectives,
+            hypervolume=content["hypervolume"],
+            provenance=content["provenance"],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What front.json holds."""
+        return {
+            "dense": None if self.dense is None else {"metrics": self.dense},
+            "control": None if self.control is None else {"metrics": self.control},
+            "front": [
+                {
+                    "trial": one.trial,
+                    "policy_id": one.policy.id,
+                    "policy": one.policy.model_dump(mode="json"),
+                    "metrics": one.metrics,
+                }
+                for one in self.members
+            ],
+            "hypervolume": self.hypervolume,
+            "objectives": {one.metric: one.to_plain() for one in self.objectives},
+            "provenance": self.provenance,
+        }
+
+    def to_csv(self) -> str:
+        """One row a member: trial, policy_id, then the objectives, then every other metric."""
+        first = [one.metric for one in self.objectives]
+        others = sorted({name for one in self.members for name in one.metrics} - set(first))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["trial", "policy_id", *first, *others])
+        for one in self.members:
+            values = [one.metrics.get(name, "") for name in first + others]
+            writer.writerow([one.trial, one.policy.id, *values])
+        return text.getvalue()
+
+
+def directed(objectives: Iterable[Objective]) -> list[tuple[str, Direction]]:
+    """Metric and direction of the objectives that are optimised; the rest are only bounds."""
+    return [(one.metric, one.direction) for one in objectives if one.direction is not None]
+
+
+def is_feasible(
+    metrics: dict[str, float], objectives: Iterable[Objective], dense: dict[str, float] | None
+) -> bool:
+    """True if every bound holds."""
+    return all(value <= 0 for value in violations(metrics, objectives, dense).values())
+
+
+def violations(
+    metrics: dict[str, float], objectives: Iterable[Objective], dense: dict[str, float] | None
+) -> dict[str, float]:
+    """By how much each bound whose metric is known is broken; it holds when that is at most 0."""
+    return {
+        one.metric: one.violation(metrics[one.metric], (dense or metrics)[one.metric])
+        for one in objectives
+        if one.metric in metrics and (one.at_most is not None or one.at_least is not None)
+    }
+
+
+def relative_hypervolume(
+    members: Iterable[Member], objectives: Iterable[Objective], dense: dict[str, float] | None
+) -> float | None:
+    """`hypervolume` of the members divided by `dense`, or None if it has a value of 0 or less."""
+    steered = directed(objectives)
+    if dense is None or any(dense[metric] <= 0 for metric, _ in steered):
+        return None
+    ratios = [[one.metrics[metric] / dense[metric] for metric, _ in steered] for one in members]
+    return hypervolume(ratios, [direction for _, direction in steered])

@@ -1,0 +1,138 @@
+"""Measures a checkpoint again, from its own files, and compares with what its study recorded."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from autocomp.checkpoint.folder import METRICS, Checkpoint, open_checkpoint, write_model
+from autocomp.compress.formats import Compressed
+from autocomp.data.split import SplitName
+from autocomp.errors import CheckpointError
+from autocomp.measure import QUALITY_BATCH, TIMED_EXAMPLES, cost, latency, own_latency_ms, quality
+from autocomp.policy import Policy
+from autocomp.targets import Artifact, load_target
+
+RECORDED_SPLIT: SplitName = "dev"
+QUALITY = 1e-9
+"""Quality repeats but for the order in which the same numbers are added up."""
+TOLERANCES: dict[str, float | None] = {
+    "size_mb": 0.0,
+    "download_mb": 0.0,
+    "params": 0.0,
+    "nonzeros": 0.0,
+    "macs": 0.0,
+    "peak_rss_mb": 0.2,
+    "latency_ratio": 0.15,
+    "latency_ms": 0.15,
+    "latency_own_ms": None,
+}
+"""Metric -> the most it may differ, as a fraction; None where machines and moments differ."""
+
+Rebuilt = Literal["same files", "same predictions", "different"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric as it was recorded and as it is now; `agrees` is None if nothing can be said.
+
+    `measured` is None for a metric that cannot be had here (METEOR without Java), `recorded` for
+    one the study did not take (quality on the test split).
+    """
+
+    metric: str
+    recorded: float | None
+    measured: float | None
+    tolerance: float | None
+
+    @property
+    def agrees(self) -> bool | None:
+        if self.recorded is None or self.measured is None or self.tolerance is None:
+            return None
+        absolute = QUALITY if self.tolerance else 0.0
+        return math.isclose(self.recorded, self.measured, rel_tol=self.tolerance, abs_tol=absolute)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All comparisons, and what the packed weights rebuild: the files beside them, or others.
+
+    "same predictions" are what other versions of PyTorch or ONNX may come to.
+    """
+
+    split: SplitName
+    rows: tuple[Comparison, ...]
+    rebuilt: Rebuilt
+
+    @property
+    def reproduces(self) -> bool:
+        """True if the packed weights give the files that ship, or files that predict the same."""
+        return self.rebuilt != "different"
+
+    @property
+    def agrees(self) -> bool:
+        """True if the checkpoint is what it says: nothing that can be compared differs."""
+        return self.reproduces and all(row.agrees is not False for row in self.rows)
+
+
+def verify(directory: Path | str, split: SplitName = RECORDED_SPLIT) -> Verification:
+    """Measure the checkpoint in a folder again, with nothing but it and the data.
+
+    Quality is compared on the split it was recorded on and only measured on any other. Latency is
+    that beside a dense model of the same architecture, built anew: it depends on no weight's value.
+    `CheckpointError` if the checkpoint is incomplete, truncated or edited; `DataError` if the data
+    are not there.
+    """
+    checkpoint = open_checkpoint(directory)
+    recorded = checkpoint.metrics
+    if not recorded:
+        raise CheckpointError(f"{checkpoint.directory / METRICS}: must hold what to compare with")
+    compressed = checkpoint.compressed()
+    scores, _ = quality(checkpoint.task, checkpoint.run, split)
+    costs = cost(checkpoint.task, compressed, checkpoint.artifact, checkpoint.config.steps)
+    measured = {**scores, **costs, **_latency(checkpoint)}
+    names = [name for name in recorded if split == RECORDED_SPLIT or name in TOLERANCES]
+    rows = tuple(
+        Comparison(
+            metric=name,
+            recorded=recorded.get(name) if name in names else None,
+            measured=measured.get(name),
+            tolerance=TOLERANCES.get(name, QUALITY),
+        )
+        for name in dict.fromkeys([*scores, *names, *measured])
+    )
+    return Verification(split, rows, _rebuilt(checkpoint, compressed, split))
+
+
+def _latency(checkpoint: Checkpoint) -> dict[str, float]:
+    task, target, steps = checkpoint.task, checkpoint.config.target, checkpoint.config.steps
+    raw = task.raw_inputs(RECORDED_SPLIT, TIMED_EXAMPLES)
+    with tempfile.TemporaryDirectory() as folder:
+        dense = write_model(Path(folder), task, target, Compressed(task.build()), Policy())
+        dense_run = load_target(target.kind).open(dense, threads=target.threads)
+        timed = latency(task, checkpoint.run, dense_run, raw, target, steps)
+    return {
+        "latency_ratio": timed.ratio,
+        "latency_ms": timed.ratio * checkpoint.config.dense_latency_ms,
+        "latency_own_ms": own_latency_ms(task, checkpoint.run, raw, target),
+    }
+
+
+def _rebuilt(checkpoint: Checkpoint, compressed: Compressed, split: SplitName) -> Rebuilt:
+    """Lower the packed weights once more and compare with the files that ship."""
+    task, target = checkpoint.task, checkpoint.config.target
+    with tempfile.TemporaryDirectory() as folder:
+        made = write_model(Path(folder), task, target, compressed, checkpoint.policy)
+        if _contents(made) == _contents(checkpoint.artifact):
+            return "same files"
+        run = load_target(target.kind).open(made, threads=target.threads)
+        inputs = task.inputs(split, 0, min(QUALITY_BATCH, task.size(split)))
+        same = task.predict(run, inputs) == task.predict(checkpoint.run, inputs)
+    return "same predictions" if same else "different"
+
+
+def _contents(artifact: Artifact) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in artifact.files}

@@ -1,0 +1,88 @@
+"""Finds every mistake in a space's steps by building policy steps from the ends of its domains."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from autocomp.decisions import problems
+from autocomp.policy import STEPS, Policy
+from autocomp.space.domains import Choice, Domain, IntRange
+from autocomp.space.steps import Item, SearchStep
+
+_PROBES = (0.0, 1.0, 0.5, 0.381966)
+_MOST_PROBED_VALUES = 1024
+
+
+def complaints(model: type[BaseModel], value: Mapping[str, Any], place: str) -> list[str]:
+    """Every mistake in `value` as a `model`: unknown keys and, in the same go, all the others."""
+    try:
+        model.model_validate(value)
+    except ValidationError as failure:
+        lines = problems(failure, place)
+    else:
+        return []
+    known = {key: one for key, one in value.items() if key in model.model_fields}
+    return lines if len(known) == len(value) else lines + complaints(model, known, place)
+
+
+def value_problems(step: SearchStep, reported: Collection[str]) -> list[str]:
+    """What is wrong with a step's fixed values, the ends of its domains, and each choice's values.
+
+    Lines about the fields already `reported` are left out.
+    """
+    first = step.example()
+    searched = {field for field, _, _ in step.domains()}
+    lines = _lines(step, first, without=searched.union(reported))
+    for field, unit, domain in step.domains():
+        others = {*step.fields, *reported} - {field}
+        for value in _probes(domain):
+            probed = first | {field: value if unit is None else first[field] | {unit: value}}
+            found = _lines(step, probed, without=others)
+            lines += [line for line in found if line not in lines]
+            if found and not isinstance(domain, Choice):
+                break
+    return lines
+
+
+def _lines(step: SearchStep, values: Mapping[str, Any], without: Collection[str]) -> list[str]:
+    hidden = tuple(f"{step.place}.{field}{end}" for field in without for end in ":.")
+    lines = complaints(STEPS[step.kind], values, step.place)
+    return [line for line in lines if not line.startswith(hidden)]
+
+
+def _probes(domain: Domain) -> list[Any]:
+    """The ends, then what lies between: all of it where it is little, for a rule may be a list."""
+    if isinstance(domain, Choice):
+        return list(domain.values)
+    probes: list[Any] = [domain.at(fraction) for fraction in _PROBES]
+    if isinstance(domain, IntRange) and domain.size() <= _MOST_PROBED_VALUES:
+        probes += range(domain.low, domain.high, domain.step)
+    return probes
+
+
+def order_problems(items: Sequence[Item]) -> list[str]:
+    """What a policy as a whole refuses, whichever way the branches go."""
+    lines: list[str] = []
+    for steps in itertools.product(*(_one_of_each_kind(item) for item in items)):
+        chosen = [(index, step) for index, step in enumerate(steps) if step is not None]
+        policy = {"steps": [step.example() for _, step in chosen]}
+        places = [str(index) for index, _ in chosen]
+        lines += [f"policy.{_placed(line, places)}" for line in complaints(Policy, policy, "")]
+    return list(dict.fromkeys(lines))
+
+
+def _placed(line: str, places: Sequence[str]) -> str:
+    """`line` with a step's index in the policy replaced by its index in the space."""
+    return re.sub(r"\bsteps\.(\d+)", lambda found: f"steps.{places[int(found[1])]}", line)
+
+
+def _one_of_each_kind(item: Item) -> list[SearchStep | None]:
+    """The rules about order look at nothing but kinds."""
+    if isinstance(item, SearchStep):
+        return [item]
+    return list({step and step.kind: step for step in item.options.values()}.values())

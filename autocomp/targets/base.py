@@ -1,0 +1,110 @@
+"""The contract between a compressed model and the runtime it ships on.
+
+A target turns graphs into files, opens those files again, and says which widths it computes in.
+Nothing here loads torch or a runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from pydantic import Field
+
+from autocomp.decisions import Decision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from autocomp.compress.formats import Compressed
+
+Capabilities = Mapping[str, Mapping[int, str]]
+"""For each kind of layer: the weight widths stored as such, and the kernel that computes each."""
+
+
+class TargetSettings(Decision):
+    """Where and how a model is measured: results under different settings never share a front."""
+
+    kind: Literal["onnxruntime"] = "onnxruntime"
+    threads: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=1, ge=1)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The files that inference opens, all of them in `directory`.
+
+    `graphs` maps a graph's name to its file; `assets` are the other files inference reads
+    (tokenizer, preprocessing); `skipped` says which weights the target holds wider than asked.
+    """
+
+    directory: Path
+    graphs: dict[str, str]
+    assets: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file inference opens."""
+        return tuple(self.directory / name for name in (*self.graphs.values(), *self.assets))
+
+    @property
+    def size_bytes(self) -> int:
+        """What the files take on disk."""
+        return sum(path.stat().st_size for path in self.files)
+
+    @property
+    def size_mb(self) -> float:
+        """`size_bytes` in units of 10^6 bytes."""
+        return self.size_bytes / 1e6
+
+
+class Run(Protocol):
+    """Runs one graph of an opened artifact by name."""
+
+    def __call__(self, name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]: ...
+
+
+class ExportableGraph(Protocol):
+    """What a target needs of one part of a model.
+
+    `module` takes `inputs` by position, in order, and returns a tuple in the order of `outputs`;
+    its parameters are the model's own tensors. `dynamic` names, for an input or an output, the
+    axes whose length may change; a `sequential` graph runs once a step of an inference.
+    """
+
+    @property
+    def module(self) -> nn.Module: ...
+    @property
+    def inputs(self) -> dict[str, Tensor]: ...
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+    @property
+    def dynamic(self) -> dict[str, dict[int, str]]: ...
+    @property
+    def sequential(self) -> bool: ...
+
+
+class Target(Protocol):
+    """A runtime. A module with these functions is one."""
+
+    def lower(
+        self, graphs: Mapping[str, ExportableGraph], compressed: Compressed, directory: Path
+    ) -> Artifact:
+        """Write one file a graph into `directory`, its weights at the widths of `compressed`.
+
+        `graphs` must be made of `compressed.module`. A weight the runtime has no kernel for is
+        kept wider, with the same values, and named in `skipped`.
+        """
+
+    def open(self, artifact: Artifact, threads: int = 1) -> Run:
+        """Load every graph; `CheckpointError` if a file is missing, truncated or not a model."""
+
+    def capabilities(self) -> Capabilities:
+        """Which weight widths are computed by which kernel."""
+
+    def versions(self) -> dict[str, str]:
+        """The versions of the runtime's packages, by name."""

@@ -1,0 +1,1 @@
+"""ONNX Runtime as a target. `session` needs no torch; `target` is what implements the contract."""

@@ -1,0 +1,73 @@
+"""Lowers compressed models to ONNX files and runs them in ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from autocomp.compress.formats import Compressed
+from autocomp.errors import CheckpointError, unknown
+from autocomp.files import write_bytes
+from autocomp.targets.base import Artifact, Capabilities, ExportableGraph, Run
+from autocomp.targets.onnxruntime.edit import merge_equal
+from autocomp.targets.onnxruntime.export import export
+from autocomp.targets.onnxruntime.lowbit import INT8_ACTIVATIONS, KERNEL_BITS, pack_weights
+from autocomp.targets.onnxruntime.session import open_session
+
+
+def lower(
+    graphs: Mapping[str, ExportableGraph],
+    compressed: Compressed,
+    directory: Path,
+    accuracy_level: int = INT8_ACTIVATIONS,
+) -> Artifact:
+    """Write `<name>.onnx` into `directory` for each graph, its weights packed at their widths.
+
+    Linear layers with packed weights round their activations to int8, a scale a group, unless
+    `accuracy_level` is 0. `UserError` if a graph's weights do not fit into one file.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    skipped: list[str] = []
+    for name, graph in graphs.items():
+        model = export(name, graph, compressed.module)
+        lines = pack_weights(model, compressed.quantized, accuracy_level)
+        skipped.extend(f"{name}: {line}" for line in lines)
+        merge_equal(model.graph)
+        write_bytes(directory / f"{name}.onnx", model.SerializeToString())
+    return Artifact(directory, {name: f"{name}.onnx" for name in graphs}, skipped=tuple(skipped))
+
+
+def open(artifact: Artifact, threads: int = 1) -> Run:
+    """Load every graph; `CheckpointError` if a file is missing, truncated or not a model."""
+    sessions = {
+        name: open_session(artifact.directory / file, threads)
+        for name, file in artifact.graphs.items()
+    }
+    outputs = {
+        name: [node.name for node in session.get_outputs()] for name, session in sessions.items()
+    }
+
+    def run(name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        if name not in sessions:
+            raise CheckpointError(unknown(f"{artifact.directory}: graph", name, list(sessions)))
+        return dict(zip(outputs[name], sessions[name].run(outputs[name], inputs), strict=True))
+
+    return run
+
+
+def capabilities() -> Capabilities:
+    """Which weight widths are computed by which kernel; any other width is held wider."""
+    return {
+        "linear": dict.fromkeys(KERNEL_BITS, "MatMulNBits") | {32: "MatMul"},
+        "embedding": dict.fromkeys(KERNEL_BITS, "GatherBlockQuantized") | {32: "Gather"},
+        "convolution": {32: "Conv"},
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions of ONNX and ONNX Runtime."""
+    return {"onnx": onnx.__version__, "onnxruntime": ort.__version__}

@@ -1,0 +1,251 @@
+"""Captioning: images in, sentences out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autocomp.data.captions import CaptionSplit, DataSettings, SplitName, load_split
+from autocomp.data.images import read_image
+from autocomp.data.tokenizer import Tokenizer
+from autocomp.decisions import Decision
+from autocomp.evaluate.captions import CaptionScorer
+from autocomp.files import write_json
+from autocomp.models.cnn_transformer import (
+    CnnTransformer,
+    CnnTransformerSettings,
+    DecoderGraph,
+    EncoderGraph,
+    GridFeatures,
+)
+from autocomp.models.reshape import tensors
+from autocomp.tasks.base import Batch, Graph, Outputs, Run
+from autocomp.tasks.decoding import BOS, EOS, PAD, Generation, generate
+from autocomp.tasks.dense import DenseSettings
+from autocomp.tasks.features import backbone_features
+
+BACKBONE = "encoder.backbone."
+
+
+class CaptioningSettings(Decision):
+    """The user's captioning problem. A word counts if training captions have it `min_count` times.
+
+    Each image of a training batch comes with `captions_per_image` of its captions, so one pass of
+    the encoder serves them all. `meteor` computes METEOR in a Java process; None: if Java is there.
+    """
+
+    kind: Literal["captioning"] = "captioning"
+    data: DataSettings
+    model: CnnTransformerSettings = CnnTransformerSettings()
+    generation: Generation = Generation()
+    dense: DenseSettings
+    min_count: int = Field(default=5, ge=1)
+    captions_per_image: int = Field(default=5, ge=1)
+    meteor: bool | None = None
+    seed: int = 0
+
+
+class Captioning:
+    """A `Task` whose predictions are captions."""
+
+    def __init__(self, settings: CaptioningSettings, tokenizer: Tokenizer | None = None) -> None:
+        self.settings = settings
+        self._splits: dict[str, CaptionSplit] = {}
+        self._scorers: dict[tuple[str, int], CaptionScorer] = {}
+        if tokenizer is not None:
+            self.tokenizer = tokenizer
+
+    @classmethod
+    def restore(cls, settings: CaptioningSettings, directory: Path) -> Captioning:
+        """The task of a checkpoint: its tokenizer, and no pretrained weights."""
+        model = settings.model.model_copy(update={"weights": "none"})
+        tokenizer = Tokenizer.load(directory / "tokenizer.json")
+        return cls(settings.model_copy(update={"model": model}), tokenizer)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        captions = [c for references in self.split("train").references for c in references]
+        return Tokenizer.train(captions, self.settings.min_count)
+
+    def split(self, name: SplitName) -> CaptionSplit:
+        if name not in self._splits:
+            self._splits[name] = load_split(self.settings.data, name)
+        return self._splits[name]
+
+    def build(self) -> CnnTransformer:
+        settings = self.settings
+        with torch.random.fork_rng():
+            torch.manual_seed(settings.seed)
+            return CnnTransformer(
+                settings.model,
+                vocabulary=len(self.tokenizer),
+                image_size=settings.data.image_size,
+                max_length=settings.generation.max_length + 1,
+            )
+
+    def fingerprint(self) -> str:
+        split = self.split("train")
+        digest = hashlib.sha256(repr(split.images.shape).encode())
+        digest.update(np.ascontiguousarray(split.images[:: max(1, len(split) // 64)]).tobytes())
+        for tokens in self._tokens:
+            digest.update(tokens.tobytes())
+        for tensor in tensors(self.build()).values():
+            digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(str(self.settings.captions_per_image).encode())
+        return digest.hexdigest()
+
+    def training_batches(
+        self, models: Sequence[nn.Module], batch_size: int, trainable: Collection[str], seed: int
+    ) -> Iterator[tuple[Batch, ...]]:
+        split, tokens = self.split("train"), self._tokens
+        images = split.images
+        trains_backbone = any(name.startswith(BACKBONE) for name in trainable)
+        features = [
+            None
+            if index == 0 and trains_backbone
+            else backbone_features(_captioner(model), images, keep=index > 0)
+            for index, model in enumerate(models)
+        ]
+        generator = np.random.default_rng(seed)
+        while True:
+            order = generator.permutation(len(images))
+            # a small split still fills a batch; otherwise the incomplete last batch is left out
+            for start in range(0, max(1, len(order) - batch_size + 1), batch_size):
+                rows = np.sort(order[start : start + batch_size])
+                captions = self._choose(tokens, rows, generator)
+                yield tuple(
+                    {"images": torch.from_numpy(np.array(images[rows])), "tokens": captions}
+                    if own is None
+                    else {"features": own[rows], "tokens": captions}
+                    for own in features
+                )
+
+    @cached_property
+    def _tokens(self) -> list[np.ndarray]:
+        """For each training image its captions as ids between bos and eos, (captions, T)."""
+        longest = self.settings.generation.max_length
+        rows = []
+        for references in self.split("train").references:
+            ids = [[BOS, *self.tokenizer.encode(c)[: longest - 1], EOS] for c in references]
+            padded = np.full((len(ids), longest + 1), PAD, dtype=np.int64)
+            for row, caption in zip(padded, ids, strict=True):
+                row[: len(caption)] = caption
+            rows.append(padded)
+        return rows
+
+    def _choose(
+        self, tokens: list[np.ndarray], rows: np.ndarray, generator: np.random.Generator
+    ) -> Tensor:
+        """`captions_per_image` captions of each image, (B * K, T), cut to the longest of them."""
+        count = self.settings.captions_per_image
+        parts = []
+        for row in rows:
+            own = tokens[row]
+            picks = generator.permutation(len(own))
+            parts.append(own[np.resize(picks, count)])
+        captions = np.concatenate(parts)
+        return torch.from_numpy(captions[:, : int((captions != PAD).sum(axis=1).max())])
+
+    def forward(self, model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Outputs:
+        tokens = batch["tokens"]
+        inputs, targets = tokens[:, :-1], tokens[:, 1:].reshape(-1)
+        logits, hidden = model(inputs, batch.get("images"), batch.get("features"))
+        real = targets != PAD
+        logits = logits.reshape(-1, logits.shape[-1])[real]  # (N, V)
+        loss = functional.cross_entropy(
+            logits.float(), targets[real], label_smoothing=label_smoothing
+        )
+        return Outputs(loss, logits, hidden)
+
+    def graphs(self, model: nn.Module) -> dict[str, Graph]:
+        captioner = _captioner(model)
+        size = self.settings.data.image_size
+        images = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+        names = [
+            f"{kind}_{index}"
+            for index in captioner.decoder.layers
+            for kind in ("cross_k", "cross_v", "self_k", "self_v")
+        ]
+        encoder = EncoderGraph(captioner)
+        with torch.no_grad():
+            state = dict(zip(names, encoder(images), strict=True))
+        # a trace through an empty cache would record its length as a constant
+        example = {
+            name: torch.cat([array, array.new_zeros(*array.shape[:2], 2, array.shape[3])], dim=2)
+            if name.startswith("self")
+            else array
+            for name, array in state.items()
+        }
+        axes = {name: {0: "batch", **({2: "past"} if "self" in name else {})} for name in names}
+        token = {"token": torch.full((1, 1), BOS), "position": torch.tensor([2])}
+        grown = tuple(name for name in names if name.startswith("self"))
+        return {
+            "encoder": Graph(
+                encoder, {"images": images}, tuple(names), {"images": {0: "batch"}, **axes}
+            ),
+            "decoder": Graph(
+                DecoderGraph(captioner),
+                {**token, **example},
+                ("logits", *(f"{name}_next" for name in grown)),
+                {"token": {0: "batch"}, "logits": {0: "batch"}, **axes}
+                | {f"{name}_next": {0: "batch", 2: "length"} for name in grown},
+                sequential=True,
+            ),
+        }
+
+    def channel_graph(self, model: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        size = self.settings.data.image_size
+        return GridFeatures(_captioner(model)), (torch.zeros(2, size, size, 3),)
+
+    def size(self, split: SplitName) -> int:
+        return len(self.split(split).names)
+
+    def inputs(self, split: SplitName, start: int, stop: int) -> np.ndarray:
+        return np.array(self.split(split).images[start:stop])
+
+    def raw_inputs(self, split: SplitName, count: int) -> list[bytes]:
+        images = self.split(split)
+        return [images.jpeg(index) for index in range(min(count, len(images.names)))]
+
+    def read(self, raw: bytes) -> np.ndarray:
+        return read_image(raw, self.settings.data.image_size)[None]
+
+    def predict(self, run: Run, inputs: np.ndarray, steps: int | None = None) -> list[str]:
+        ids = generate(run, inputs, self.settings.generation, steps)
+        return [self.tokenizer.decode(row) for row in ids]
+
+    def metrics(self, predictions: Sequence[str], split: SplitName) -> dict[str, float]:
+        key = (split, len(predictions))
+        if key not in self._scorers:
+            references = self.split(split).references[: len(predictions)]
+            self._scorers[key] = CaptionScorer(references, self.settings.meteor)
+        scores = self._scorers[key].score(predictions)
+        # eos is a step of the decoder too, unless the caption was cut off before it
+        longest = self.settings.generation.max_length
+        tokens = [min(len(prediction.split()) + 1, longest) for prediction in predictions]
+        return {**scores, "mean_tokens": float(np.mean(tokens))}
+
+    def write_assets(self, directory: Path) -> list[str]:
+        self.tokenizer.save(directory / "tokenizer.json")
+        preprocessing = {
+            "image_size": self.settings.data.image_size,
+            "resize": "bicubic, whole image to a square",
+            "colour": "RGB, uint8, (batch, height, width, 3); the encoder normalises",
+            "generation": self.settings.generation.model_dump(),
+        }
+        write_json(directory / "preprocessing.json", preprocessing)
+        return ["tokenizer.json", "preprocessing.json"]
+
+
+def _captioner(model: nn.Module) -> CnnTransformer:
+    assert isinstance(model, CnnTransformer)
+    return model

@@ -1,0 +1,88 @@
+"""Policies in words, for people who choose between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from autocomp.policy import (
+    DropLayers,
+    GammaL1,
+    Policy,
+    PruneChannels,
+    PruneHeads,
+    PruneWidth,
+    Quantize,
+    Retrain,
+)
+
+
+def describe(policy: Policy) -> list[str]:
+    """One phrase a step; a policy without steps is the dense model."""
+    return [PHRASES[step.kind](step) for step in policy.steps] or ["dense, nothing changed"]
+
+
+def _channels(step: PruneChannels) -> str:
+    where = _where(step.layers)
+    return f"remove {_percent(step.ratio)} of the channels of {where} ({step.criterion})"
+
+
+def _heads(step: PruneHeads) -> str:
+    return f"remove {_percent(step.ratio)} of the heads of {_where(step.layers)} ({step.criterion})"
+
+
+def _width(step: PruneWidth) -> str:
+    where = _where(step.layers)
+    return f"remove {_percent(step.ratio)} of the hidden units of {where} ({step.criterion})"
+
+
+def _depth(step: DropLayers) -> str:
+    return f"keep {step.keep} of {step.layers} ({step.select})"
+
+
+def _gamma(step: GammaL1) -> str:
+    return (
+        f"shrink the BatchNorm scales of {_where(step.layers)} by {step.strength:g} while training"
+    )
+
+
+def _retrain(step: Retrain) -> str:
+    parts = [f"retrain {step.steps} steps at {step.lr:.2g}"]
+    if step.distill:
+        parts.append(f"{step.distill:.0%} of the loss from the dense model's logits")
+    if step.hidden:
+        parts.append(f"hidden states pulled towards the dense model's ({step.hidden:.2g})")
+    return ", ".join(parts)
+
+
+def _quantize(step: Quantize) -> str:
+    return f"store {_where(step.layers)} at {_one_or_range(step.bits)} bits"
+
+
+PHRASES: dict[str, Callable[[Any], str]] = {
+    "prune_channels": _channels,
+    "prune_heads": _heads,
+    "prune_width": _width,
+    "drop_layers": _depth,
+    "gamma_l1": _gamma,
+    "retrain": _retrain,
+    "quantize": _quantize,
+}
+
+
+def _where(patterns: tuple[str, ...]) -> str:
+    return "everything" if patterns == ("**",) else " and ".join(patterns)
+
+
+def _percent(ratio: float | dict[str, float]) -> str:
+    if isinstance(ratio, dict):
+        low, high = min(ratio.values(), default=0.0), max(ratio.values(), default=0.0)
+        return f"{low:.0%} to {high:.0%}" if low != high else f"{low:.0%}"
+    return f"{ratio:.0%}"
+
+
+def _one_or_range(bits: int | dict[str, int]) -> str:
+    if not isinstance(bits, dict):
+        return str(bits)
+    widths = sorted(set(bits.values()) or {32})
+    return " and ".join(map(str, widths))

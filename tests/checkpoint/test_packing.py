@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from autocomp.checkpoint.packing import (
+    StoredTensor,
+    describe,
+    pack,
+    pack_codes,
+    unpack,
+    unpack_codes,
+)
+from autocomp.compress.formats import Compressed, LayerFormat, quantize_tensor
+from autocomp.errors import CheckpointError
+
+BITS = st.integers(2, 8)
+
+
+@settings(deadline=None)
+@given(st.data(), BITS, st.integers(0, 9), st.integers(1, 70))
+def test_codes_of_any_width_and_shape_come_back(data, bits, rows, columns):
+    count = rows * columns
+    drawn = data.draw(st.lists(st.integers(0, 2**bits - 1), min_size=count, max_size=count))
+    codes = torch.tensor(drawn, dtype=torch.uint8).reshape(rows, columns)
+    packed = pack_codes(codes, bits)
+    assert packed.dtype == torch.uint8
+    assert len(packed) == -(-count * bits // 8)
+    back = unpack_codes(packed, bits, (rows, columns))
+    assert back.dtype == torch.uint8
+    assert torch.equal(back, codes)
+
+
+@pytest.mark.parametrize(
+    ("codes", "bits", "packed"),
+    [
+        ([1, 2], 4, [0x21]),
+        ([3, 0, 1, 2], 2, [0b10_01_00_11]),
+        ([5, 7, 1], 3, [0b01_111_101, 0b0]),
+        ([255, 1], 8, [255, 1]),
+    ],
+    ids=["4 bits", "2 bits", "3 bits", "8 bits"],
+)
+def test_the_first_code_lies_lowest(codes, bits, packed):
+    assert pack_codes(torch.tensor(codes, dtype=torch.uint8), bits).tolist() == packed
+
+
+@settings(deadline=None)
+@given(BITS, st.sampled_from([16, 32]), st.integers(1, 5), st.integers(1, 70), st.integers(0, 99))
+def test_a_model_comes_back_bit_for_bit(bits, group_size, rows, columns, seed):
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Linear(columns, rows), nn.BatchNorm1d(rows))
+    tensor = quantize_tensor(module[0].weight, LayerFormat(bits=bits, group_size=group_size))
+    module[0].weight.data = tensor.dequantize()
+    compressed = Compressed(module, {"0.weight": tensor})
+    values, quantized = unpack(pack(compressed), describe(compressed))
+    assert set(values) == {"0.weight", "0.bias", *(f"1.{n}" for n in ("weight", "bias"))} | {
+        "1.running_mean",
+        "1.running_var",
+    }
+    for name, value in values.items():
+        assert torch.equal(value, module.state_dict()[name])
+    assert quantized["0.weight"].format == tensor.format
+    assert torch.equal(quantized["0.weight"].codes, tensor.codes)
+    assert torch.equal(quantized["0.weight"].scales, tensor.scales)
+
+
+def stored_and_packed():
+    module = nn.Linear(40, 3)
+    tensor = quantize_tensor(module.weight, LayerFormat(bits=4, group_size=16))
+    compressed = Compressed(module, {"weight": tensor})
+    return describe(compressed), pack(compressed)
+
+
+def test_packed_weights_take_their_width():
+    _, packed = stored_and_packed()
+    assert {name: tensor.nbytes for name, tensor in packed.items()} == {
+        "weight.codes": 40 * 3 // 2,
+        "weight.scales": 3 * 3 * 2,
+        "bias": 3 * 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "replacement", "reason"),
+    [
+        ("weight.codes", torch.zeros(59, dtype=torch.uint8), r"shape \[60\] has \[59\]"),
+        ("weight.codes", torch.zeros(61, dtype=torch.uint8), r"shape \[60\] has \[61\]"),
+        ("weight.codes", torch.zeros(60), "uint8|ubyte|unsigned byte"),
+        ("weight.scales", torch.zeros(1, 3).half(), r"shape \[3, 3\] has \[1, 3\]"),
+        ("bias", torch.zeros(1, 3), r"shape \[3\] has \[1, 3\]"),
+        ("bias", None, "lacks 'bias'"),
+        ("weight.scales", None, "lacks 'weight.scales'"),
+    ],
+    ids=["short", "long", "floats", "scales", "shape", "no bias", "no scales"],
+)
+def test_tensors_that_are_not_those_described_are_refused(name, replacement, reason):
+    stored, packed = stored_and_packed()
+    del packed[name]
+    if replacement is not None:
+        packed[name] = replacement
+    with pytest.raises(CheckpointError, match=reason) as caught:
+        unpack(packed, stored)
+    assert str(caught.value).startswith("model.safetensors: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_codes_of_anything_but_a_matrix_are_refused():
+    stored, packed = stored_and_packed()
+    stored["weight"] = StoredTensor(shape=(120,), format=stored["weight"].format)
+    with pytest.raises(CheckpointError):
+        unpack(packed, stored)
+
+
+def test_a_negative_length_is_refused():
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        StoredTensor(shape=(-1, 3))

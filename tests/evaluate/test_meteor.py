@@ -1,0 +1,88 @@
+"""METEOR with a real JVM where there is one, and with a `java` that fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autocomp.errors import UserError
+from autocomp.evaluate.captions import caption_metrics
+from autocomp.evaluate.meteor import java_available, meteor, stop
+
+CANDIDATES = [["a", "dog"], ["a", "man"]]
+REFERENCES = [[["a", "dog", "runs"]], [["a", "man"]]]
+
+
+@pytest.fixture(autouse=True)
+def no_jvm_is_left() -> Iterator[None]:
+    stop()
+    yield
+    stop()
+
+
+@pytest.fixture
+def java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `java`, the only one on the PATH, that answers -version and then does what is written."""
+    path = tmp_path / "java"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return path
+
+
+def write_java(path: Path, *lines: str) -> None:
+    path.write_text("\n".join(["#!/bin/sh", '[ "$1" = -version ] && exit 0', *lines, ""]))
+    path.chmod(0o755)
+
+
+def test_scores_of_the_jar() -> None:
+    if not java_available():
+        pytest.skip("needs Java")
+    scores = caption_metrics(
+        ["a man on a bike", "", "a dog runs"],
+        [["a man on a bike"], ["a cat"], ["a dog runs in snow", "the dog"]],
+    )
+    assert 0.3 < scores["meteor"] < 0.9
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
+def test_java_that_dies_gives_its_last_words(java: Path) -> None:
+    write_java(java, "echo starting >&2", "echo OutOfMemoryError: heap >&2", "exit 1")
+    assert java_available()
+    with pytest.raises(UserError, match=r"METEOR: .* it died: OutOfMemoryError: heap"):
+        meteor(CANDIDATES, REFERENCES)
+
+
+def test_java_that_dies_silently(java: Path) -> None:
+    write_java(java, "exit 3")
+    with pytest.raises(UserError, match=r"it died: exit status"):
+        meteor(CANDIDATES, REFERENCES)
+
+
+def test_java_that_hangs_is_stopped(java: Path) -> None:
+    write_java(java, "exec sleep 60")
+    with pytest.raises(UserError, match=r"did not answer within 0\.3 s"):
+        meteor(CANDIDATES, REFERENCES, timeout_s=0.3)
+
+
+def test_java_that_answers_nonsense(java: Path) -> None:
+    write_java(java, "while read line; do echo nonsense; done")
+    with pytest.raises(UserError, match=r"needs a working Java"):
+        meteor(CANDIDATES, REFERENCES)
+
+
+def test_without_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not java_available()
+    assert "meteor" not in caption_metrics(["a dog"], [["a dog"]])
+    with pytest.raises(UserError, match=r"meteor: needs Java"):
+        caption_metrics(["a dog"], [["a dog"]], meteor=True)
+    with pytest.raises(UserError, match=r"METEOR: needs Java"):
+        meteor(CANDIDATES, REFERENCES)
+
+
+def test_java_that_only_says_where_to_get_it(java: Path) -> None:
+    java.write_text("#!/bin/sh\nexit 1\n")
+    java.chmod(0o755)
+    assert not java_available()

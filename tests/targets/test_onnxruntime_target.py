@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from small_models import (
+    ConvNet,
+    Mlp,
+    Part,
+    SmallGraph,
+    Step,
+    compress,
+    conv_graph,
+    in_torch,
+    mlp_graph,
+    step_graph,
+)
+from torch import Tensor, nn
+
+from autocomp.compress.formats import Compressed
+from autocomp.errors import CheckpointError
+from autocomp.targets import load_target
+from autocomp.targets.base import Artifact
+from autocomp.targets.onnxruntime import target
+
+INT8_ACTIVATION_ERROR = 0.03
+EXACT = 1e-5
+
+
+def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+
+
+def graph_of(artifact: Artifact) -> onnx.GraphProto:
+    (path,) = artifact.files
+    return onnx.load(str(path)).graph
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8, 32])
+@pytest.mark.parametrize(
+    ("accuracy_level", "tolerance"),
+    [pytest.param(4, INT8_ACTIVATION_ERROR, id="int8"), pytest.param(0, EXACT, id="fp32")],
+)
+@pytest.mark.parametrize("leading", [(3, 1), (3,)], ids=["matmul", "gemm"])
+def test_linear_layers_compute_with_the_dequantised_weights(
+    bits: int,
+    accuracy_level: int,
+    tolerance: float,
+    leading: tuple[int, ...],
+    tmp_path: Path,
+    random: np.random.Generator,
+) -> None:
+    compressed = compress(Mlp(), bits)
+    graphs = {"mlp": mlp_graph(compressed.module, leading)}
+    artifact = target.lower(graphs, compressed, tmp_path, accuracy_level)
+    x = random.standard_normal((*leading, 40), np.float32)
+    (wanted,) = in_torch(compressed.module, x)
+    found = target.open(artifact)("mlp", x=x)
+    assert list(found) == ["y"]
+    assert relative_error(found["y"], wanted) < (EXACT if bits == 32 else tolerance)
+    assert artifact.skipped == ()
+
+
+@pytest.mark.parametrize("group_size", [16, 32, 64, 128])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("width", [64, 40], ids=["whole_groups", "padded_groups"])
+def test_embeddings_are_exact_and_share_their_bytes_with_a_tied_head(
+    bits: int, group_size: int, width: int, tmp_path: Path, random: np.random.Generator
+) -> None:
+    compressed = compress(Step(301, width), bits, group_size)
+    artifact = target.lower({"step": step_graph(compressed.module)}, compressed, tmp_path, 0)
+    token, past = np.array([[4], [300]]), random.standard_normal((2, 5, width), np.float32)
+    found = target.open(artifact)("step", token=token, past=past)
+    for name, wanted in zip(
+        ("logits", "new"), in_torch(compressed.module, token, past), strict=True
+    ):
+        assert relative_error(found[name], wanted) < EXACT
+    groups = -(-width // group_size)
+    packed = 301 * groups * (group_size * bits // 8 + 2)
+    graph = graph_of(artifact)
+    stored = [tensor for tensor in graph.initializer if 301 in tensor.dims]
+    assert sum(len(tensor.raw_data) for tensor in stored) == packed
+    assert [node.op_type for node in graph.node].count("GatherBlockQuantized") == 1
+
+
+@pytest.mark.parametrize("bits", [4, 8, 32])
+def test_the_file_holds_the_weights_at_their_width_and_little_else(
+    bits: int, tmp_path: Path
+) -> None:
+    compressed = compress(Step(1000, 256), bits)
+    artifact = target.lower({"step": step_graph(compressed.module)}, compressed, tmp_path)
+    weights = 1000 * 256 + 256 * 256
+    scale_bytes = 0 if bits == 32 else 2 * weights // 32
+    expected = weights * bits // 8 + scale_bytes + 3 * 256 * 4
+    assert expected < artifact.size_bytes < expected + 6000
+    assert artifact.size_bytes == (tmp_path / "step.onnx").stat().st_size
+    assert artifact.size_mb == artifact.size_bytes / 1e6
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_an_example_does_not_depend_on_its_neighbours(
+    bits: int, tmp_path: Path, random: np.random.Generator
+) -> None:
+    compressed = compress(Mlp(), bits)
+    run = target.open(target.lower({"mlp": mlp_graph(compressed.module)}, compressed, tmp_path))
+    x = random.standard_normal((16, 1, 40), np.float32)
+    x[3] *= 100
+    together = run("mlp", x=x)["y"]
+    alone = np.concatenate([run("mlp", x=one[None])["y"] for one in x])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
+    assert (together.argmax(-1) == alone.argmax(-1)).all()
+
+
+def test_convolutions_take_in_their_norms_and_agree_with_torch(
+    tmp_path: Path, random: np.random.Generator
+) -> None:
+    compressed = compress(ConvNet(), 32)
+    artifact = target.lower({"encoder": conv_graph(compressed.module)}, compressed, tmp_path)
+    images = random.integers(0, 256, (2, 16, 16, 3), np.uint8)
+    found = target.open(artifact)("encoder", images=images)["y"]
+    np.testing.assert_allclose(found, in_torch(compressed.module, images)[0], atol=1e-4)
+    graph = graph_of(artifact)
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+    assert not any("running" in tensor.name for tensor in graph.initializer)
+
+
+def test_lowering_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    model = ConvNet().eval()
+    model.norm2.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    target.lower({"encoder": conv_graph(model)}, Compressed(model), tmp_path)
+    assert [name for name, part in model.named_modules() if part.training] == ["norm2"]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_stored_tensors_bear_the_names_of_the_model(tmp_path: Path) -> None:
+    compressed = compress(Mlp(), 4, only=["up.weight"])
+    artifact = target.lower({"mlp": mlp_graph(compressed.module)}, compressed, tmp_path)
+    names = {tensor.name for tensor in graph_of(artifact).initializer}
+    assert {"down.weight", "head.bias", "up.weight.codes", "up.weight.scales"} <= names
+    assert "up.weight" not in names
+
+
+def test_equal_tensors_are_stored_once(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    model[1].load_state_dict(model[0].state_dict())
+    graph = SmallGraph(TupleOf(model), {"x": torch.zeros(1, 1, 64)}, ("y",))
+    artifact = target.lower({"twice": graph}, compress(model, 8), tmp_path)
+    assert artifact.size_bytes < 64 * 64 * 1.5
+    x = np.ones((1, 1, 64), np.float32)
+    wanted = model(torch.from_numpy(x)).detach().numpy()
+    found = target.open(artifact)("twice", x=x)["y"]
+    assert relative_error(found, wanted) < INT8_ACTIVATION_ERROR
+
+
+class TupleOf(Part):
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return (self.inner(*inputs),)
+
+
+class Bilinear(nn.Module):
+    """Reads a weight in a way that no packed kernel computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(32, 32))
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (x @ self.weight,)
+
+
+def test_a_weight_without_a_kernel_is_kept_dense_and_named(
+    tmp_path: Path, random: np.random.Generator
+) -> None:
+    compressed = compress(Bilinear(), 4)
+    graph = SmallGraph(Part(compressed.module), {"x": torch.zeros(2, 1, 32)}, ("y",))
+    artifact = target.lower({"part": graph}, compressed, tmp_path)
+    assert artifact.skipped == (
+        "part: weight: 4 bits have no kernel where MatMul reads them, "
+        "so these weights are stored as fp32",
+    )
+    x = random.standard_normal((2, 1, 32), np.float32)
+    found = target.open(artifact)("part", x=x)["y"]
+    assert relative_error(found, in_torch(compressed.module, x)[0]) < EXACT
+
+
+@pytest.mark.parametrize(("bits", "stored_bits"), [(3, 4), (5, 8), (7, 8)])
+def test_a_width_without_a_kernel_is_stored_at_the_next_and_named(
+    bits: int, stored_bits: int, tmp_path: Path, random: np.random.Generator
+) -> None:
+    compressed = compress(Mlp(), bits, only=["up.weight"])
+    artifact = target.lower({"mlp": mlp_graph(compressed.module)}, compressed, tmp_path, 0)
+    (line,) = artifact.skipped
+    assert line.startswith(f"mlp: up.weight: {bits} bits have no kernel")
+    assert line.endswith(f"stored at {stored_bits}")
+    x = random.standard_normal((2, 1, 40), np.float32)
+    found = target.open(artifact)("mlp", x=x)["y"]
+    assert relative_error(found, in_torch(compressed.module, x)[0]) < EXACT
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99, 0.999])
+def test_a_truncated_file_is_one_readable_line(share: float, tmp_path: Path) -> None:
+    model = Mlp()
+    artifact = target.lower({"mlp": mlp_graph(model)}, Compressed(model), tmp_path)
+    (path,) = artifact.files
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(CheckpointError, match=r"mlp.onnx: must be a whole ONNX file") as caught:
+        target.open(artifact)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_missing_graph_are_named(tmp_path: Path) -> None:
+    model = Mlp()
+    artifact = target.lower({"mlp": mlp_graph(model)}, Compressed(model), tmp_path)
+    with pytest.raises(CheckpointError, match=r"graph: must be one of mlp, but got 'mlq'.*'mlp'"):
+        target.open(artifact)("mlq")
+    artifact.files[0].unlink()
+    with pytest.raises(CheckpointError, match="there is none"):
+        target.open(artifact)
+
+
+def test_capabilities_are_what_lowering_does() -> None:
+    known = load_target("onnxruntime").capabilities()
+    assert known["linear"][4] == "MatMulNBits"
+    assert known["embedding"][8] == "GatherBlockQuantized"
+    assert set(known["convolution"]) == {32}
+    assert set(target.versions()) == {"onnx", "onnxruntime"}
