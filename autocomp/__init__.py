@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autocomp.policy import Policy as Policy
-    from autocomp.search.driver import search as search
-    from autocomp.search.study import Study as Study
     from autocomp.ship.export import export as export
     from autocomp.ship.load import load as load
     from autocomp.ship.verify import verify as verify
     from autocomp.space.space import SearchSpace as SearchSpace
+    from autocomp.study.driver import search as search
+    from autocomp.study.study import Study as Study
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Policy": "autocomp.policy",
     "SearchSpace": "autocomp.space.space",
-    "Study": "autocomp.search.study",
+    "Study": "autocomp.study.study",
     "export": "autocomp.ship.export",
     "load": "autocomp.ship.load",
-    "search": "autocomp.search.driver",
+    "search": "autocomp.study.driver",
     "verify": "autocomp.ship.verify",
 }
 

@@ -24,7 +24,7 @@ from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantizable_layers
 from autocomp.decisions import validate
 from autocomp.dense import dense_model
-from autocomp.errors import SpaceError
+from autocomp.errors import SpaceError, StudyError
 from autocomp.files import write_folder, write_json
 from autocomp.measure import TIMED_EXAMPLES, cost, dense_latency_ms, own_latency_ms, quality
 from autocomp.models.transformer import Attention, FeedForward
@@ -74,14 +74,23 @@ def open_bench(space: SearchSpace, directory: Path) -> Bench:
 def prepare_dense(
     space: SearchSpace, directory: Path, on_step: Progress | None = None
 ) -> Checkpoint:
-    """Train the dense model unless it is cached, and leave its checkpoint in `directory`/dense."""
-    if (directory / DENSE / METRICS).exists():
-        return open_checkpoint(directory / DENSE)
-    task = build_task(space.task)
+    """Train the dense model unless it is cached, and leave its checkpoint in `directory`/dense.
+
+    `StudyError` if the one that is there was made for another task or target.
+    """
     settings = task_settings(space.task)
     target = validate(TargetSettings, dict(space.target), "target", SpaceError)
-    module = dense_model(task, settings.dense, task.fingerprint(), space.search.seed, on_step)
     section = settings.model_dump(mode="json")
+    if (directory / DENSE / METRICS).exists():
+        dense = open_checkpoint(directory / DENSE)
+        if (dense.config.task, dense.config.target) != (section, target):
+            raise StudyError(
+                f"{dense.directory}: must be the dense model of this task and target, but is that "
+                "of another; choose another folder"
+            )
+        return dense
+    task = build_task(space.task)
+    module = dense_model(task, settings.dense, task.fingerprint(), space.search.seed, on_step)
 
     def fill(folder: Path) -> None:
         metrics = _measure_dense(folder, task, target, Compressed(module), section)

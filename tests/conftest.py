@@ -73,8 +73,8 @@ def tiny(tiny_cache: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_study(tmp_path_factory: pytest.TempPathFactory, tiny_cache: Path) -> Path:
     """The folder of the finished study."""
-    from autocomp.search.driver import search
     from autocomp.space.space import SearchSpace
+    from autocomp.study.driver import search
 
     directory = tmp_path_factory.mktemp("tiny") / "study"
     with surroundings(tiny_cache):

@@ -164,7 +164,7 @@ CATALOGUE: dict[str, Callable[[], Lines]] = {
     "losses": _written("losses", LINES["losses"]),
     "schedules": _written("schedules", get_args(Schedule)),
     "precisions": _written("precisions", get_args(Precision)),
-    "samplers": _quoted(get_args(Sampler), "autocomp.search.samplers"),
+    "samplers": _quoted(get_args(Sampler), "autocomp.study.samplers"),
     "targets": _targets,
     "tasks": _tasks,
     "models": _written("models", LINES["models"]),

@@ -41,7 +41,9 @@ class Commands(TyperGroup):
             print(mistake, file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            print("interrupted; the same command resumes", file=sys.stderr)
+            resumes = ctx.invoked_subcommand == "search"
+            told = "interrupted; the same command resumes" if resumes else "interrupted"
+            print(told, file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 WIDE = 1000
 """Columns where there is no terminal to fit into: nothing is cut off on the way into a file."""
+NUMBER = re.compile(r"\(?[-+]?[\d.,]*(e[-+]?\d+)?[%xMG]?\)?")
+"""What goes to the right in its column: "0.97", "97%", "4.1x", "(0)", and nothing at all."""
 
 
 def print_json(value: Any) -> None:
@@ -23,13 +26,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     from rich.table import Table
     from rich.text import Text
 
-    cells = [list(row) for row in rows]
+    cells = [[shown(cell) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        numeric = any(isinstance(row[index], int | float) for row in cells)
+        numeric = all(NUMBER.fullmatch(row[index]) for row in cells)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
-        table.add_row(*(Text(shown(cell)) for cell in row))
+        table.add_row(*map(Text, row))
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
@@ -43,10 +46,11 @@ def shown(value: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the two units that matter: "45 s", "12 min", "3 h 20 min", "2 d 4 h"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
+    """Seconds in the two units that matter: "0.3 s", "45 s", "12 min", "3 h 20 min", "2 d 4 h"."""
+    if seconds < 1:
+        return f"{seconds:.1g} s"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     if minutes < 60:
         return f"{minutes} min"

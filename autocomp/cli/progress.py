@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from autocomp.results import TrialResult
-    from autocomp.search.loop import SearchEvent
+    from autocomp.study.loop import SearchEvent
 
 LINES_OF_TRAINING = 10
 """How many lines a log has about the training of the dense model."""
@@ -38,15 +38,17 @@ def watch(metrics: list[str]) -> Iterator[tuple[OnTraining, OnEvent]]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[told]}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    # a redraw costs what training on the same cores would have had
+    console, hz = Console(stderr=True), 2
+    with Progress(*columns, console=console, transient=True, refresh_per_second=hz) as progress:
         live = LiveSearch(progress, metrics)
         yield live.on_training, live.on_event
 
 
 def plain_training(done: int, total: int, loss: float) -> None:
-    """A line each tenth of the way."""
+    """A line for the first step, and one each tenth of the way."""
     every = max(1, total // LINES_OF_TRAINING)
-    if done % every == 0 or done == total:
+    if done == 1 or done % every == 0 or done == total:
         logger.info("dense model: step %d of %d, loss %.3f", done, total, loss)
 
 
@@ -83,7 +85,7 @@ class LiveSearch:
 
     def _show(self, name: str, done: int, total: int, told: str) -> None:
         if name not in self._bars:
-            self._bars[name] = self.progress.add_task(name, told="")
+            self._bars[name] = self.progress.add_task(name, total=total, told=told)
         self.progress.update(self._bars[name], completed=done, total=total, told=told)
 
 

@@ -47,9 +47,9 @@ def search(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Explore a space; the same command again resumes."""
-    from autocomp.search.driver import Listener
-    from autocomp.search.driver import search as explore
     from autocomp.space.space import SearchSpace
+    from autocomp.study.driver import Listener
+    from autocomp.study.driver import search as explore
 
     loaded = SearchSpace.load(space)
     if seed is not None:
@@ -64,7 +64,7 @@ def search(
             listener=Listener(on_training, on_event),
             command=" ".join(["autocomp", *sys.argv[1:]]),
         )
-    image = draw(study.front(), study.directory) if plot else None
+    image = draw(study) if plot else None
     if as_json:
         print_json(study.front().to_json())
         return
@@ -113,8 +113,8 @@ def _read_policy(path: Path) -> Policy:
 
 def _check_fits(space: SearchSpace, policy: Policy) -> None:
     """Bind the policy as if it were a space: that names patterns which match nothing."""
-    from autocomp.search.driver import bind_space
     from autocomp.space.space import SearchSpace
+    from autocomp.study.driver import bind_space
 
     document = space.to_dict() | {"policy": policy.model_dump(mode="json")}
     if policy.steps:

@@ -57,8 +57,8 @@ def check(
     """Validate a space; say how large it is, and how long it takes."""
     from autocomp.decisions import validate
     from autocomp.errors import SpaceError
-    from autocomp.search.driver import bind_space, default_workers
     from autocomp.space.space import SearchSpace
+    from autocomp.study.driver import bind_space, default_workers
     from autocomp.targets import TargetSettings
 
     loaded = SearchSpace.load(space)
@@ -139,10 +139,12 @@ def _print(space: SearchSpace, bound: BoundSpace, estimated: Estimate | None) ->
     print(f"{len(rows)} parameters, {policies} policies")
     print("objectives: " + ", ".join(f"{o.metric} ({o.to_plain()})" for o in space.objectives))
     if estimated is not None:
+        dense = f"{duration(estimated.dense_s)} to train the dense model"
         print(
             f"estimate for {estimated.trials} trials with {estimated.workers} "
             f"{'worker' if estimated.workers == 1 else 'workers'}: about "
-            f"{estimated.total_s / 3600:.2g} hours ({duration(estimated.dense_s)} to train the "
-            f"dense model, {duration(estimated.trial_s)} a trial), from timing "
-            "a few steps of the dense architecture on this machine"
+            f"{estimated.total_s / 3600:.2g} hours "
+            f"({dense if estimated.dense_s else 'the dense model is cached'}, "
+            f"{duration(estimated.trial_s)} a trial), from timing a few steps of the dense "
+            "architecture on this machine"
         )

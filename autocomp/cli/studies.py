@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autocomp.cli.logs import logger
 from autocomp.cli.output import duration, print_json, print_table
 
 if TYPE_CHECKING:
-    from autocomp.search.front import Front
-    from autocomp.search.study import Study
+    from autocomp.study.front import Front
+    from autocomp.study.study import Study
 
 STUDY = typer.Argument(metavar="DIR", help="A study's folder.")
 JSON = typer.Option("--json", help="Print one JSON object.")
@@ -28,7 +29,7 @@ def status(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Say how far a search is, and where its time goes."""
-    from autocomp.search.study import Study
+    from autocomp.study.study import Study
 
     study = Study.load(directory)
     if as_json:
@@ -47,13 +48,13 @@ def front(
 ) -> None:
     """Print the front of a study, and draw it."""
     from autocomp.errors import UserError
-    from autocomp.search.study import Study
+    from autocomp.study.study import Study
 
     if as_json and as_csv:
         raise UserError("front: must print --json or --csv, but got both")
     study = Study.load(directory)
     found = study.front()
-    image = draw(found, directory, x, y) if plot else None
+    image = draw(study, x, y) if plot else None
     if as_json:
         print_json(found.to_json())
     elif as_csv:
@@ -116,14 +117,27 @@ def _print_status(study: Study) -> None:
 
 def print_front(found: Front) -> None:
     """The front, with the dense model and the control above it."""
-    names = [one.metric for one in found.objectives]
-    references = [("dense", found.dense), ("control", found.control)]
-    named = [(name, metrics) for name, metrics in references if metrics is not None]
-    named += [(str(one.trial), one.metrics) for one in found.members]
-    rows = [(name, *(metrics.get(one) for one in names)) for name, metrics in named]
-    print_table(("trial", *names), rows)
+    from autocomp.report.table import front_table
+
+    table = front_table(found)
+    rows = [[row[key] for key in table.columns] for row in table.rows]
+    print_table(list(table.columns.values()), rows)
 
 
-def draw(found: Front, directory: Path, x: str | None = None, y: str | None = None) -> Path | None:
-    """Draw the front into the folder."""
-    return None
+def draw(study: Study, x: str | None = None, y: str | None = None) -> Path | None:
+    """Draw front.png into the study's folder; None if there is nothing to draw yet."""
+    from autocomp.errors import StudyError
+    from autocomp.report.plot import plot_front
+
+    if all(one.status != "complete" for one in study.results.values()):
+        logger.warning("no trial is complete yet: there is nothing to draw")
+        return None
+    path = study.directory / "front.png"
+    try:
+        name = study.directory.resolve().name
+        plot_front(path, study.front(), study.results.values(), name, x, y)
+    except OSError as failure:
+        raise StudyError(
+            f"{path}: must be a file that can be written, but {failure}; --no-plot does without"
+        ) from None
+    return path

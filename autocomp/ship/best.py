@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autocomp.errors import UserError, unknown
-from autocomp.search.front import Front, Member
 from autocomp.space.metrics import METRICS
+from autocomp.study.front import Front, Member
 
 EXAMPLE = "cider>=0.95*dense, min latency_ms"
 
@@ -21,8 +21,26 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+
+
+def better_dense(front: Front) -> Mapping[str, float] | None:
+    """The dense model's metrics, but the quality the control reached if that is higher.
+
+    Retraining alone may raise quality; a share of dense quality is a share of the better of both.
+    """
+    if front.dense is None or front.control is None:
+        return front.dense
+    control = front.control
+    return {
+        metric: max(value, control.get(metric, value))
+        if METRICS.get(metric) == "maximize"
+        else value
+        for metric, value in front.dense.items()
+    }
+
+
 REFERENCES: dict[str, Callable[[Front], Mapping[str, float] | None]] = {
-    "dense": lambda front: front.dense,
+    "dense": better_dense,
     "control": lambda front: front.control,
 }
 """What a number may be a multiple of, and where its metrics stand."""

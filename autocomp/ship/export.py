@@ -11,9 +11,9 @@ from autocomp.checkpoint.folder import CONFIG, METRICS, open_checkpoint
 from autocomp.errors import StudyError
 from autocomp.files import write_folder
 from autocomp.results import TrialResult
-from autocomp.search.store import trial_folder
-from autocomp.search.study import Study
 from autocomp.ship.best import best as choose
+from autocomp.study.store import trial_folder
+from autocomp.study.study import Study
 from autocomp.trial import run_trial
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ Example = bytes | str | os.PathLike[str] | Image.Image
 """The bytes of a file, its path, or an image that is open already."""
 
 BATCH = 64
-_STORED_BY_PNG = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
-_WITH_TRANSPARENCY = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
+_STORED_BY_PNG = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
+_NEAREST_STORED = {"I": "I;16", "La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
 
 
 class Model:
@@ -106,7 +106,7 @@ def _png(image: Image.Image) -> bytes:
     """An open image as the file a task reads; upright, for Pillow's PNG leaves EXIF out."""
     upright = ImageOps.exif_transpose(image)
     if upright.mode not in _STORED_BY_PNG:
-        upright = upright.convert(_WITH_TRANSPARENCY.get(upright.mode, "RGB"))
+        upright = upright.convert(_NEAREST_STORED.get(upright.mode, "RGB"))
     buffer = io.BytesIO()
     upright.save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 from autocomp.decisions import Decision
 from autocomp.policy import Retrain
@@ -22,6 +23,13 @@ class DenseSettings(Decision):
         if isinstance(value, dict) and not {"checkpoint", "stages"} & set(value):
             return {"stages": [value]}
         return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Also a single stage's settings, which `_single_stage` takes."""
+        return {"anyOf": [handler(core_schema), handler(Retrain.__pydantic_core_schema__)]}
 
     @model_validator(mode="after")
     def _check_source(self) -> DenseSettings:

@@ -270,8 +270,19 @@ def test_policy(
     assert not folder.exists()
 
 
+def test_run_beside_the_dense_model_of_another_space(
+    cli: Cli, tmp_path: Path, study: Path, space: dict[str, Any]
+) -> None:
+    space["task"]["dense"]["steps"] = 4
+    path, policy = tmp_path / "other.yaml", tmp_path / "policy.yaml"
+    path.write_text(yaml.safe_dump(space))
+    policy.write_text("steps: [{kind: quantize, layers: '**', bits: 8}]")
+    result = cli("run", path, policy, "--out", tmp_path / "out", "--dir", study)
+    assert "must be the dense model of this task and target" in mistake(result)
+
+
 def test_unknown_kind_of_name(cli: Cli) -> None:
-    assert "did you mean 'samplers'?" in mistake(cli("list", "sampler"))
+    assert "did you mean 'samplers'" in mistake(cli("list", "sampler"))
 
 
 def test_unknown_command(cli: Cli) -> None:

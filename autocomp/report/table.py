@@ -1,0 +1,84 @@
+"""The front as rows of words and numbers, ready to print."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autocomp.report.titles import CONTROL_TRIAL, DENSE_TRIAL, in_short, number, title
+from autocomp.space.metrics import Direction
+from autocomp.study.front import Front, Member, directed
+
+
+@dataclass(frozen=True)
+class Table:
+    """`columns` maps a key to its heading, in order; every row has a text for every key."""
+
+    columns: dict[str, str]
+    rows: list[dict[str, str]]
+
+
+def front_table(front: Front) -> Table:
+    """One row a trial: dense and control, then the others of the front, the best quality first.
+
+    Every objective has its value and, beside it, how it stands to the dense model's: "97%" of a
+    quality, "4.1x" less of a cost. A trial that another one beats has its number in brackets.
+    """
+    goals = directed(front.objectives)
+    bounds = [one.metric for one in front.objectives if one.direction is None]
+    columns = {"trial": "trial"}
+    for metric, direction in goals:
+        columns[metric] = title(metric)
+        columns[f"{metric}/dense"] = "of dense" if direction == "maximize" else "less"
+    columns |= {metric: title(metric) for metric in bounds}
+    columns["policy"] = "policy"
+    rows = [
+        {"trial": label, **_cells(metrics, front.dense, goals, bounds), "policy": policy}
+        for label, metrics, policy in _trials(front, goals)
+    ]
+    return Table(columns, rows)
+
+
+def _trials(
+    front: Front, goals: list[tuple[str, Direction]]
+) -> list[tuple[str, dict[str, float], str]]:
+    """Label, metrics and policy in words of every row."""
+    members = {one.trial: one for one in front.members}
+    found = []
+    references = (
+        (DENSE_TRIAL, front.dense, "dense"),
+        (CONTROL_TRIAL, front.control, "dense, retrained"),
+    )
+    for trial, metrics, words in references:
+        if metrics is not None:
+            found.append((f"{trial}" if trial in members else f"({trial})", metrics, words))
+
+    def rank(one: Member) -> tuple[float, int]:
+        metric, direction = goals[0]
+        value = one.metrics[metric]
+        return (-value if direction == "maximize" else value, one.trial)
+
+    others = [one for trial, one in members.items() if trial not in (DENSE_TRIAL, CONTROL_TRIAL)]
+    return found + [
+        (str(one.trial), one.metrics, in_short(one.policy)) for one in sorted(others, key=rank)
+    ]
+
+
+def _cells(
+    metrics: dict[str, float],
+    dense: dict[str, float] | None,
+    goals: list[tuple[str, Direction]],
+    bounds: list[str],
+) -> dict[str, str]:
+    cells: dict[str, str] = {}
+    for metric, direction in goals:
+        cells[metric] = number(metrics[metric])
+        cells[f"{metric}/dense"] = _relative(metrics[metric], (dense or {}).get(metric), direction)
+    for metric in bounds:
+        cells[metric] = number(metrics[metric]) if metric in metrics else ""
+    return cells
+
+
+def _relative(value: float, dense: float | None, direction: Direction) -> str:
+    if dense is None or dense <= 0 or (direction == "minimize" and value <= 0):
+        return ""
+    return f"{value / dense:.0%}" if direction == "maximize" else f"{dense / value:.1f}x"

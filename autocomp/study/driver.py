@@ -1,0 +1,126 @@
+"""A whole search: bind the space, prepare the dense model, run trials, keep the front."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from autocomp.bench import compressible_layers, open_bench, prepare_dense
+from autocomp.decisions import validate
+from autocomp.errors import SpaceError, StudyError
+from autocomp.policy import Policy
+from autocomp.results import TrialResult
+from autocomp.space.binding import BoundSpace, bind
+from autocomp.space.space import SearchSpace
+from autocomp.study.loop import SearchEvent, search_loop
+from autocomp.study.runners import InProcessRunner, Run, Runner
+from autocomp.study.store import trial_folder
+from autocomp.study.study import Study
+from autocomp.targets import TargetSettings
+from autocomp.tasks.registry import build_task
+
+WORKER_BYTES = 2_500_000_000
+"""What a worker may need: a training step with its activations, and the features of a data set."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Told how a search comes along; `on_training(done, total, loss)` is for the dense model."""
+
+    on_training: Callable[[int, int, float], None] = lambda done, total, loss: None
+    on_event: Callable[[SearchEvent], None] = lambda event: None
+
+
+def search(
+    space: SearchSpace | Path | str,
+    *,
+    trials: int | None = None,
+    directory: Path | str | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    listener: Listener | None = None,
+    command: str | None = None,
+) -> Study:
+    """Explore `space` until `trials` trials have results; the study, which a second call resumes.
+
+    `space` is a space or its file; `directory` defaults to results/<the file's name>. `workers`
+    processes run trials side by side (default: the space's, else as many as the machine has room
+    for); 0 runs them in this process. `ray_address` names a running Ray cluster that shares this
+    file system. Raises `UserError` for what the user can mend.
+    """
+    listener = listener or Listener()
+    if not isinstance(space, SearchSpace):
+        directory = Path("results") / Path(space).stem if directory is None else directory
+        space = SearchSpace.load(space)
+    if directory is None:
+        raise StudyError("directory: must be given for a space that is not a file")
+    trials = space.search.trials if trials is None else trials
+    if trials < 1:
+        raise StudyError(f"trials: must be at least 1, but got {trials}")
+    directory = Path(directory)
+    # before there is a study, so that a mistake leaves no folder that the mended space won't fit
+    target = validate(TargetSettings, dict(space.target), "target", SpaceError)
+    study = Study.open(directory, space, bind_space(space), trials=trials, command=command)
+    try:
+        prepare_dense(space, directory, listener.on_training)
+        runner = _runner(space, target.threads, directory, workers, ray_address)
+    except BaseException:
+        study.close()
+        raise
+    search_loop(study, runner, trials, listener.on_event)
+    return study
+
+
+def bind_space(space: SearchSpace) -> BoundSpace:
+    """`space` bound to the dense model of its own task."""
+    return bind(space, compressible_layers(build_task(space.task)))
+
+
+def default_workers(threads: int) -> int:
+    """As many workers of `threads` threads as this machine has cores and memory for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    by_memory = psutil.virtual_memory().available // WORKER_BYTES
+    return int(max(1, min((cores or 1) // threads, by_memory)))
+
+
+def make_run(space_yaml: str, directory: Path, threads: int) -> Run:
+    """What a worker does with a trial; called once in each worker's process."""
+    import torch
+
+    from autocomp.trial import run_trial
+
+    torch.set_num_threads(threads)
+    bench = open_bench(SearchSpace.from_yaml(space_yaml), directory)
+
+    def run(number: int, policy: Policy) -> TrialResult:
+        return run_trial(bench, number, policy, trial_folder(directory, number) / "checkpoint")
+
+    return run
+
+
+def _runner(
+    space: SearchSpace,
+    threads: int,
+    directory: Path,
+    workers: int | None,
+    ray_address: str | None,
+) -> Runner:
+    wanted = space.search.workers if workers is None else workers
+    factory = partial(make_run, space.to_yaml(), directory.resolve(), threads)
+    if wanted == 0:
+        return InProcessRunner(factory(), directory)
+    from autocomp.study.ray_runner import RayRunner
+
+    return RayRunner(
+        factory,
+        workers=default_workers(threads) if wanted is None else wanted,
+        threads=threads,
+        timeout_s=space.search.timeout_s,
+        directory=directory,
+        address=ray_address,
+    )

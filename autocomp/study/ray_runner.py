@@ -1,0 +1,260 @@
+"""Runs trials side by side in Ray actors. The only module that knows Ray.
+
+A worker builds its run function once and keeps it. Ray is started for the search and stopped with
+it, in a folder of its own; a running cluster is used instead if its address is given.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autocomp.errors import UserError
+from autocomp.policy import Policy
+from autocomp.results import TrialResult
+from autocomp.study.runners import Run, guarded, reason_of
+from autocomp.study.watchdog import start_watchdog, stop_watchdog
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # an actor that asks for no GPU still sees them
+    "RAY_worker_niceness": "0",  # what workers time is a result
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # a worker's death is in its trial's result, not printed
+}
+for _name, _value in ENVIRONMENT.items():  # Ray reads some of them when it is imported
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+from ray import cloudpickle  # noqa: E402
+from ray.exceptions import (  # noqa: E402
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+ATTEMPTS = 2
+OBJECT_STORE_BYTES = 100_000_000  # policies and results are all that passes through it
+LONGEST_TEMP = 16  # characters; a socket's path must stay under 108 with what Ray appends
+DIED = (RayActorError, WorkerCrashedError, OutOfMemoryError)
+
+
+class _Actor:
+    """What lives in a worker process."""
+
+    def __init__(self, factory: bytes, path: list[str], directory: Path | None) -> None:
+        self._factory = factory
+        self._path = path
+        self._directory = directory
+
+    def build(self) -> None:
+        """Here, not in `__init__`, for Ray keeps the type of what a method raises."""
+        sys.path.extend(folder for folder in self._path if folder not in sys.path)
+        factory: Callable[[], Run] = cloudpickle.loads(self._factory)
+        self._run = factory()
+
+    def run(self, number: int, policy: Policy) -> TrialResult:
+        return guarded(self._run, number, policy, self._directory)
+
+
+@dataclass
+class _Worker:
+    """The driver's side of one actor; `started` is None while the actor is being built."""
+
+    actor: Any = None
+    built: Any = None
+    answer: Any = None
+    job: tuple[int, Policy] | None = None
+    attempts: int = 0
+    started: float | None = field(default=None)
+
+    @property
+    def awaited(self) -> Any:
+        return self.built if self.started is None else self.answer
+
+
+class RayRunner:
+    """Runs trials in `workers` processes with `threads` OpenMP threads each.
+
+    `factory` takes no arguments and returns the run function; it is called once in every worker and
+    must be picklable (a module's function, or a functools.partial of one). A trial that takes more
+    than `timeout_s` seconds is stopped; one whose worker dies is run once more on a fresh worker,
+    then recorded as failed. What the factory raises is raised by `next_result`.
+    """
+
+    def __init__(
+        self,
+        factory: Callable[[], Run],
+        *,
+        workers: int = 1,
+        threads: int = 1,
+        timeout_s: float | None = None,
+        directory: Path | None = None,
+        address: str | None = None,
+    ) -> None:
+        self.capacity = workers
+        self._timeout_s = timeout_s
+        where = None if directory is None else directory.resolve()
+        self._spec = (cloudpickle.dumps(factory), sys.path, where)
+        self._workers = [_Worker() for _ in range(workers)]
+        self._options = {
+            "num_cpus": threads if address else 0,  # Ray started here is all ours
+            "runtime_env": {
+                "env_vars": {
+                    "OMP_NUM_THREADS": str(threads),
+                    "OMP_WAIT_POLICY": "PASSIVE",  # spinning on a shared core stalls the others
+                    "GOMP_SPINCOUNT": "0",
+                }
+            },
+        }
+        self.folder: str | None = None  # Ray's own, if it was started here
+        self._watchdog: subprocess.Popen[bytes] | None = None
+        self._connected = not ray.is_initialized()
+        if self._connected:
+            self._connect(workers, address)
+
+    def _connect(self, workers: int, address: str | None) -> None:
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address is not None:
+            try:
+                ray.init(address=address, **quiet)
+            except (ConnectionError, ValueError) as failure:
+                raise UserError(
+                    f"address: must be a running Ray cluster, but got {address!r}: "
+                    f"{reason_of(failure)}"
+                ) from None
+            return
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else kept in ~/.ray
+        self.folder = _short_folder()
+        ray.init(
+            address="local",
+            num_cpus=workers,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=self.folder,
+            **quiet,
+        )
+        self._watchdog = start_watchdog(self.folder)
+
+    def submit(self, number: int, policy: Policy) -> None:
+        worker = next(worker for worker in self._workers if worker.job is None)
+        worker.attempts = 0
+        self._start(worker, (number, policy))
+
+    def _start(self, worker: _Worker, job: tuple[int, Policy]) -> None:
+        worker.job = job
+        worker.attempts += 1
+        if worker.actor is None:
+            worker.actor = ray.remote(_Actor).options(**self._options).remote(*self._spec)
+            worker.built = worker.actor.build.remote()
+            worker.started = None
+        else:
+            worker.started = time.monotonic()
+        worker.answer = worker.actor.run.remote(*job)
+
+    def next_result(self) -> TrialResult:
+        busy = [worker for worker in self._workers if worker.job is not None]
+        assert busy, "next_result needs a trial in flight"
+        while True:
+            by_ref = {worker.awaited: worker for worker in busy}
+            done, _ = ray.wait(list(by_ref), num_returns=1, timeout=self._patience_s(busy))
+            result = self._answer_of(by_ref[done[0]]) if done else self._stop_overdue(busy)
+            if result is not None:
+                return result
+
+    def _patience_s(self, busy: list[_Worker]) -> float | None:
+        starts = [worker.started for worker in busy if worker.started is not None]
+        if self._timeout_s is None or not starts:
+            return None
+        return max(min(starts) + self._timeout_s - time.monotonic(), 0.0)
+
+    def _answer_of(self, worker: _Worker) -> TrialResult | None:
+        """The result of a worker that has something to tell; None if its trial goes on."""
+        assert worker.job is not None
+        number, policy = worker.job
+        try:
+            value = ray.get(worker.awaited)
+        except DIED as death:
+            return self._after_death(worker, death)
+        except RayTaskError as failure:
+            cause = failure.cause if isinstance(failure.cause, Exception) else failure
+            if worker.started is None:
+                raise cause from None
+            value = TrialResult(
+                number=number, policy_id=policy.id, status="failed", reason=reason_of(cause)
+            )
+        if worker.started is None:
+            worker.started = time.monotonic()
+            return None
+        worker.job = None
+        assert isinstance(value, TrialResult)
+        return value
+
+    def _after_death(self, worker: _Worker, death: Exception) -> TrialResult | None:
+        assert worker.job is not None
+        number, policy = worker.job
+        self._kill(worker)
+        if worker.attempts < ATTEMPTS:
+            self._start(worker, (number, policy))
+            return None
+        worker.job = None
+        return TrialResult(
+            number=number,
+            policy_id=policy.id,
+            status="failed",
+            reason=f"worker died twice: {_first_line(death)}",
+        )
+
+    def _stop_overdue(self, busy: list[_Worker]) -> TrialResult | None:
+        assert self._timeout_s is not None
+        for worker in busy:
+            if worker.started is None or worker.job is None:
+                continue
+            if time.monotonic() - worker.started >= self._timeout_s:
+                number, policy = worker.job
+                self._kill(worker)
+                worker.job = None
+                return TrialResult(
+                    number=number,
+                    policy_id=policy.id,
+                    status="stopped",
+                    reason=f"took longer than timeout_s = {self._timeout_s:g}",
+                )
+        return None
+
+    def _kill(self, worker: _Worker) -> None:
+        ray.kill(worker.actor)
+        worker.actor = None
+
+    def close(self) -> None:
+        """End the workers, and Ray with its folder if it was started here."""
+        if self._connected and ray.is_initialized():
+            ray.shutdown()
+        elif ray.is_initialized():
+            for worker in self._workers:
+                if worker.actor is not None:
+                    self._kill(worker)
+        if self._watchdog is not None:
+            stop_watchdog(self._watchdog)
+            self._watchdog = None
+
+
+def _first_line(death: Exception) -> str:
+    return str(death).partition("\n")[0].strip()
+
+
+def _short_folder() -> str:
+    parent = tempfile.gettempdir()
+    return tempfile.mkdtemp(
+        prefix="autocomp-", dir=parent if len(parent) <= LONGEST_TEMP else "/tmp"
+    )

@@ -1,0 +1,273 @@
+"""Each command does what it says: from a space file to captions, on a study searched for real."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import Result
+
+from autocomp.cli import catalogue
+from autocomp.cli.catalogue import CATALOGUE
+from autocomp.cli.spaces import TEMPLATE
+
+Cli = Callable[..., Result]
+REPOSITORY = Path(__file__).parents[2]
+
+
+def done(result: Result) -> str:
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_search_tells_results_and_progress_apart(study: Path) -> None:
+    stdout = (study.parent / "stdout.txt").read_text()
+    stderr = (study.parent / "stderr.txt").read_text()
+    assert "front.json" in stdout
+    assert "front.png" in stdout
+    assert "dense model: step 3 of 3, loss " in stderr
+    assert "trial 0: cider " in stderr
+    assert "(4 of 4 trials, front " in stderr
+    assert "trial 0: " not in stdout
+
+
+def test_search_leaves_a_study(study: Path) -> None:
+    for name in ("space.yaml", "study.json", "journal.log", "front.json", "front.csv", "front.png"):
+        assert (study / name).is_file(), name
+    assert sorted(path.name for path in (study / "trials").iterdir()) == [
+        "00000", "00001", "00002", "00003",
+    ]  # fmt: skip
+
+
+def test_the_same_search_again_resumes(cli: Cli, study: Path) -> None:
+    space_file = study.parent / "tiny.yaml"
+    result = cli(
+        "search", space_file, "--trials", 4, "--workers", 0, "--out", study, "--json", "--no-plot"
+    )
+    assert json.loads(done(result)) == json.loads((study / "front.json").read_text())
+    assert "resumed with 4 of 4 trials" in result.stderr
+
+
+def test_quiet_says_nothing_but_the_result(cli: Cli, study: Path) -> None:
+    for options in (["-q", "search"], ["search", "-q"]):
+        result = cli(
+            *options, study.parent / "tiny.yaml", "--trials", 4, "--workers", 0, "--out", study
+        )
+        assert done(result)
+        assert result.stderr == ""
+
+
+def test_status(cli: Cli, study: Path) -> None:
+    found = json.loads(done(cli("status", study, "--json")))
+    front = json.loads((study / "front.json").read_text())
+    assert found["trials"] == {"complete": 4, "stopped": 0, "failed": 0, "open": 0}
+    assert found["front_size"] == len(front["front"])
+    assert found["hypervolume"] == front["hypervolume"]
+    assert {"lower", "evaluate", "measure", "retrain"} <= found["seconds"].keys()
+    assert found["problems"] == []
+    assert "4 complete" in done(cli("status", study))
+
+
+def test_status_gives_reasons(cli: Cli, tmp_path: Path, study: Path) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy)
+    path = copy / "trials" / "00002" / "result.json"
+    failed = json.loads(path.read_text()) | {"status": "failed", "reason": "out of memory"}
+    path.write_text(json.dumps(failed))
+    assert "out of memory" in done(cli("status", copy))
+    (problem,) = json.loads(done(cli("status", copy, "--json")))["problems"]
+    assert problem == {"trial": 2, "status": "failed", "reason": "out of memory"}
+
+
+def test_front(cli: Cli, study: Path) -> None:
+    found = json.loads(done(cli("front", study, "--json", "--no-plot")))
+    assert found == json.loads((study / "front.json").read_text())
+    rows = list(csv.DictReader(io.StringIO(done(cli("front", study, "--csv", "--no-plot")))))
+    assert [int(row["trial"]) for row in rows] == [one["trial"] for one in found["front"]]
+    table = done(cli("front", study, "--no-plot"))
+    assert all(name in table for name in ("dense", "CIDEr", "size (MB)", "latency (ms)"))
+
+
+def test_front_draws(cli: Cli, tmp_path: Path, study: Path) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy)
+    (copy / "front.png").unlink()
+    done(cli("front", copy, "--x", "download_mb", "--y", "bleu_4"))
+    with Image.open(copy / "front.png") as image:
+        assert image.size[0] > 100
+
+
+@pytest.fixture(scope="module")
+def checkpoint(cli: Cli, study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "model"
+    assert str(out) in done(cli("export", study, "--best", "min size_mb", "--out", out))
+    return out
+
+
+def test_export_takes_the_best(cli: Cli, study: Path, checkpoint: Path) -> None:
+    front = json.loads((study / "front.json").read_text())["front"]
+    metrics = json.loads((checkpoint / "metrics.json").read_text())
+    assert metrics["size_mb"] == min(one["metrics"]["size_mb"] for one in front)
+
+
+def test_export_by_number(cli: Cli, study: Path, tmp_path: Path) -> None:
+    printed = done(cli("export", study, "--trial", 0, "--out", tmp_path / "dense", "--json"))
+    dense = json.loads((study / "front.json").read_text())["dense"]["metrics"]
+    assert json.loads(printed) == {"checkpoint": str(tmp_path / "dense"), "metrics": dense}
+
+
+def test_verify(cli: Cli, checkpoint: Path) -> None:
+    result = cli("verify", checkpoint, "--json")
+    found = json.loads(result.stdout)
+    rows = {row["metric"]: row for row in found["metrics"]}
+    assert rows["cider"]["agrees"] is True
+    assert rows["size_mb"]["agrees"] is True
+    assert found["rebuilt"] == "same files"
+    # latency alone may disagree, on a machine that is busy with something else
+    differing = {name for name, row in rows.items() if row["agrees"] is False}
+    assert differing <= {"latency_ms", "latency_ratio", "peak_rss_mb"}
+    assert result.exit_code == (0 if found["agrees"] else 1)
+
+
+def test_verify_finds_a_wrong_record(cli: Cli, tmp_path: Path, checkpoint: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(checkpoint, copy)
+    metrics = json.loads((copy / "metrics.json").read_text())
+    (copy / "metrics.json").write_text(json.dumps(metrics | {"cider": metrics["cider"] + 0.1}))
+    result = cli("verify", copy)
+    assert result.exit_code == 1
+    (line,) = [one for one in result.stdout.splitlines() if one.split()[:1] == ["cider"]]
+    assert "DISAGREES" in line
+
+
+def test_caption(cli: Cli, tmp_path: Path, checkpoint: Path) -> None:
+    rng = np.random.default_rng(0)
+    photos = [tmp_path / "one.jpg", tmp_path / "two.png"]
+    for photo in photos:
+        Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(photo)
+    lines = done(cli("caption", checkpoint, *photos)).splitlines()
+    found = json.loads(done(cli("caption", checkpoint, *photos, "--json")))
+    assert [one["photo"] for one in found] == [str(one) for one in photos]
+    assert lines == [f"{one['photo']}: {one['caption']}" for one in found]
+
+
+def test_caption_names_what_it_cannot_read(cli: Cli, tmp_path: Path, checkpoint: Path) -> None:
+    good, bad, missing = (tmp_path / name for name in ("good.png", "bad.jpg", "missing.jpg"))
+    Image.new("RGB", (32, 32)).save(good)
+    bad.write_text("this is no picture")
+    result = cli("caption", checkpoint, bad, missing, good)
+    assert result.exit_code == 2
+    assert [line.split(": ")[0] for line in result.stdout.splitlines()] == [str(good)]
+    assert f"{bad}: must be an image" in result.stderr
+    assert f"{missing}: must be readable" in result.stderr
+
+
+def test_run(cli: Cli, tmp_path: Path, space_file: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("steps: [{kind: quantize, layers: '**', bits: 8}]")
+    out = tmp_path / "out"
+    printed = done(
+        cli("run", space_file, policy, "--out", out, "--dir", tmp_path / "dir", "--json")
+    )
+    found = json.loads(printed)
+    assert found["metrics"] == json.loads((out / "metrics.json").read_text())
+    assert found["metrics"]["size_mb"] < found["dense"]["size_mb"]
+    assert cli("run", space_file, policy, "--out", out).exit_code == 2, "out is there already"
+
+
+def test_check(cli: Cli, space_file: Path) -> None:
+    result = cli("check", space_file, "--json", "--workers", 1)
+    found = json.loads(done(result))
+    assert found["parameters"] == {
+        "steps.0.drop_layers.keep": {"int_range": [1, 2]},
+        "steps.2.quantize.bits": {"choice": [32, 8]},
+    }
+    assert found["size"] == 4
+    assert found["objectives"] == yaml.safe_load(space_file.read_text())["objectives"]
+    assert found["estimate"]["trials"] == 200
+    assert 0 < found["estimate"]["trial_s"] < 600
+    hours = found["estimate"]["trial_s"] * 200 / 3600
+    assert found["estimate"]["hours"] == pytest.approx(hours, rel=0.1)
+
+
+def test_check_prints(cli: Cli, space_file: Path) -> None:
+    printed = done(cli("check", space_file, "--no-estimate"))
+    assert "{choice: [32, 8]}" in printed
+    assert "2 parameters, 4 policies" in printed
+    assert "estimate" not in printed
+
+
+def test_init_writes_a_space_that_checks(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "autocomp search spaces/captioner.yaml --trials 200" in done(cli("init"))
+    done(cli("check", "spaces/captioner.yaml", "--no-estimate"))
+    assert "--force" in cli("init").stderr
+    Path("spaces/captioner.yaml").write_text("")
+    done(cli("init", "--force"))
+    assert Path("spaces/captioner.yaml").read_text() == TEMPLATE.read_text()
+
+
+def test_template_is_the_space_of_the_repository() -> None:
+    ours = (REPOSITORY / "search_spaces" / "captioner.yaml").read_text()
+    assert TEMPLATE.read_text() == ours.replace("search_spaces/", "spaces/")
+
+
+def test_schema_accepts_our_spaces(cli: Cli, space: dict[str, Any]) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(done(cli("schema")))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    paths = sorted((REPOSITORY / "search_spaces").glob("*.yaml"))
+    for document in [space, *(yaml.safe_load(path.read_text()) for path in paths)]:
+        validator.validate(document)
+    space["task"]["model"]["layers"] = 3
+    assert not validator.is_valid(space)
+
+
+def test_list_names_everything(cli: Cli) -> None:
+    from autocomp.compress.depth import SELECTIONS
+    from autocomp.compress.importance import CRITERIA
+    from autocomp.compress.transformer import UNIT_CRITERIA
+    from autocomp.data.captions import DATASETS
+    from autocomp.models.backbones import BACKBONES
+    from autocomp.policy import STEPS
+    from autocomp.space.metrics import METRICS
+    from autocomp.study.samplers import SAMPLERS
+    from autocomp.targets import TARGETS
+    from autocomp.tasks.registry import TASKS
+
+    found = json.loads(done(cli("list", "--json")))
+    known = {
+        "steps": STEPS,
+        "criteria": CRITERIA,
+        "unit_criteria": UNIT_CRITERIA,
+        "selections": SELECTIONS,
+        "samplers": SAMPLERS,
+        "targets": TARGETS,
+        "tasks": TASKS,
+        "backbones": BACKBONES,
+        "datasets": DATASETS,
+        "metrics": METRICS,
+    }
+    assert {kind: set(found[kind]) for kind in known} == {k: set(v) for k, v in known.items()}
+    assert set(found) == set(CATALOGUE)
+
+
+@pytest.mark.parametrize("kind", CATALOGUE)
+def test_list_has_a_line_about_each(cli: Cli, kind: str) -> None:
+    lines = CATALOGUE[kind]()
+    assert all(line and "\n" not in line for line in lines.values())
+    printed = done(cli("list", kind)).splitlines()
+    assert len(printed) == len(lines) + 1
+    assert set(catalogue.LINES.get(kind, lines)) == set(lines)

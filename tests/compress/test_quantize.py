@@ -1,0 +1,91 @@
+"""Quantised layers hold the values of their codes; the others are untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import nn
+
+from autocomp.compress.formats import Compressed
+from autocomp.compress.quantize import quantizable_layers, quantize_
+from autocomp.errors import PolicyError
+from autocomp.policy import Quantize
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(20, 40)
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.up = nn.Linear(40, 24)
+        self.down = nn.Linear(24, 40)
+        self.head = nn.Linear(40, 20, bias=False)
+        self.head.weight = self.embedding.weight
+
+
+@pytest.fixture
+def compressed() -> Compressed:
+    return Compressed(Model())
+
+
+def test_layers_that_share_a_weight_go_by_the_first_name(compressed: Compressed) -> None:
+    assert list(quantizable_layers(compressed.module)) == ["embedding", "up", "down"]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_the_module_computes_what_the_codes_stand_for(bits: int, compressed: Compressed) -> None:
+    model, before = compressed.module, dict(compressed.module.named_parameters())
+    values = {name: parameter.detach().clone() for name, parameter in before.items()}
+    assert quantize_(compressed, Quantize(layers="**", bits=bits)) == []
+    assert set(compressed.quantized) == {"embedding.weight", "up.weight", "down.weight"}
+    for name, parameter in model.named_parameters():
+        assert parameter is before[name]
+        if name in compressed.quantized:
+            assert torch.equal(parameter, compressed.quantized[name].dequantize())
+            assert not torch.equal(parameter, values[name])
+        else:
+            assert torch.equal(parameter, values[name])
+    assert model.head.weight is model.embedding.weight
+
+
+@pytest.mark.parametrize(
+    ("bits", "widths"),
+    [
+        (32, {}),
+        ({"up": 8, "down": 32}, {"up.weight": 8}),
+        ({"up": 8, "down": 4, "elsewhere": 4}, {"up.weight": 8, "down.weight": 4}),
+    ],
+    ids=["32 everywhere", "32 for one", "by layer"],
+)
+def test_every_layer_has_its_own_width(
+    bits: int | dict[str, int], widths: Mapping[str, int], compressed: Compressed
+) -> None:
+    before = {name: p.detach().clone() for name, p in compressed.module.named_parameters()}
+    quantize_(compressed, Quantize(layers=("up", "down"), bits=bits))
+    assert {name: q.format.bits for name, q in compressed.quantized.items()} == widths
+    for name, parameter in compressed.module.named_parameters():
+        assert torch.equal(parameter, before[name]) == (name not in widths)
+
+
+def test_excluded_layers_stay(compressed: Compressed) -> None:
+    quantize_(compressed, Quantize(layers="**", exclude="embedding", bits=4, group_size=16))
+    assert set(compressed.quantized) == {"up.weight", "down.weight"}
+    assert compressed.quantized["up.weight"].scales.shape == (24, 3)
+
+
+def test_the_last_step_decides(compressed: Compressed) -> None:
+    quantize_(compressed, Quantize(layers="**", bits=8))
+    quantize_(compressed, Quantize(layers="up", bits=4))
+    assert {q.format.bits for n, q in compressed.quantized.items() if n != "up.weight"} == {8}
+    up = compressed.quantized["up.weight"]
+    assert up.format.bits == 4
+    assert torch.equal(compressed.module.up.weight, up.dequantize())
+
+
+@pytest.mark.parametrize("layers", ["conv", "head", "upp"])
+def test_a_pattern_that_means_nothing_is_an_error(layers: str, compressed: Compressed) -> None:
+    with pytest.raises(PolicyError, match=r"quantize\.layers: must match a layer"):
+        quantize_(compressed, Quantize(layers=layers, bits=8))

@@ -1,0 +1,128 @@
+"""Backbones of three sources: a grid of features under the library's own names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from autocomp.data.images import read_image
+from autocomp.errors import UserError
+from autocomp.models.backbones import IMAGENET, TF_LITE, TinyResNet, build_backbone
+
+DATA = Path(os.environ.get("AUTOCOMP_DATA", Path(__file__).parents[3] / "shared" / "data"))
+LITE = DATA / "weights" / "tf_efficientnet_lite0.safetensors"
+PHOTOS = DATA / "coco128" / "images"
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize(
+    ("name", "channels", "stride", "normalization", "known"),
+    [
+        ("tiny_resnet", 128, 8, IMAGENET, "layers.1.conv2.weight"),
+        ("resnet18", 512, 32, IMAGENET, "layer4.1.conv2.weight"),
+        ("mobilenet_v2", 1280, 32, IMAGENET, "features.18.1.running_var"),
+        ("vgg11", 512, 32, IMAGENET, "features.18.weight"),
+        ("tf_efficientnet_lite0", 1280, 32, TF_LITE, "blocks.6.0.conv_pwl.weight"),
+    ],
+    ids=["ours", "torchvision", "torchvision without a shortcut", "pooled to 7x7", "timm"],
+)
+def test_features_are_a_grid(
+    name: str, channels: int, stride: int, normalization: object, known: str, training: bool
+) -> None:
+    net, found = build_backbone(name, "none")
+    with torch.no_grad():
+        features = net.train(training)(torch.rand(2, 3, 64, 96))
+    assert features.shape == (2, channels, 64 // stride, 96 // stride)
+    assert found == normalization
+    assert known in net.state_dict()
+
+
+def test_torchvision_weights_load_under_their_own_names() -> None:
+    from torchvision import models
+
+    torch.manual_seed(0)
+    dense = models.resnet18(weights=None).eval()
+    net, _ = build_backbone("resnet18", "none")
+    net.load_state_dict({n: t for n, t in dense.state_dict().items() if not n.startswith("fc.")})
+    pooled = net.eval()(torch.ones(1, 3, 64, 64)).mean((2, 3))
+    torch.testing.assert_close(dense.fc(pooled), dense(torch.ones(1, 3, 64, 64)))
+
+
+def test_residual_blocks_halve_the_resolution_and_keep_the_rest() -> None:
+    net = TinyResNet()
+    assert net(torch.zeros(1, 3, 32, 32)).shape == (1, 128, 4, 4)
+    assert sum(p.numel() for p in net.parameters()) < 350_000
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("resnet1", "none", "task.model.backbone: must be tiny_resnet or a torchvision or timm"),
+        ("resnet1", "none", "did you mean 'resnet18' or"),
+        ("tiny_resnet", "default", "task.model.weights: must be none or a path for 'tiny_resnet'"),
+        ("tiny_resnet", "no/such/file", "task.model.weights: must be a safetensors file, but no"),
+        ("tiny_resnet", "${NO_SUCH_VARIABLE}/w", "variable NO_SUCH_VARIABLE must be set"),
+    ],
+    ids=["unknown", "nearest", "no default", "no file", "no variable"],
+)
+def test_what_cannot_be_built_says_so_in_a_line(name: str, weights: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build_backbone(name, weights)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).count("'resnet18'") <= 1
+
+
+def test_a_weights_file_is_loaded_whole(tmp_path: Path) -> None:
+    wanted = {name: tensor + 1 for name, tensor in TinyResNet().state_dict().items()}
+    save_file({**wanted, "classifier.weight": torch.zeros(2)}, tmp_path / "w.safetensors")
+    net, _ = build_backbone("tiny_resnet", str(tmp_path / "w.safetensors"))
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("fault", ["absent", "shape"])
+def test_a_weights_file_that_lacks_some_is_refused(tmp_path: Path, fault: str) -> None:
+    tensors = TinyResNet().state_dict()
+    del tensors["conv_stem.weight"]
+    if fault == "shape":
+        tensors["conv_stem.weight"] = torch.zeros(24, 3, 5, 5)
+    save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"1 are absent or of another shape, 'conv_stem.weight'"):
+        build_backbone("tiny_resnet", str(tmp_path / "w.safetensors"))
+
+
+@pytest.mark.skipif(not LITE.exists(), reason="no weights in $AUTOCOMP_DATA/weights")
+def test_real_weights_fill_every_tensor() -> None:
+    net, _ = build_backbone("tf_efficientnet_lite0", str(LITE))
+    stored = load_file(LITE)
+    learned = [n for n in net.state_dict() if not n.endswith("num_batches_tracked")]
+    assert all(torch.equal(net.state_dict()[name], stored[name]) for name in learned)
+
+
+@pytest.mark.skipif(not (LITE.exists() and PHOTOS.exists()), reason="no photos or weights")
+def test_photos_look_to_the_first_norm_as_those_it_was_trained_on() -> None:
+    """With another normalisation than in training the statistics of the first BatchNorm are off."""
+    net, normalization = build_backbone("tf_efficientnet_lite0", str(LITE))
+    photos = sorted(path for path in PHOTOS.rglob("*.jpg"))[:24]
+    pixels = np.stack([read_image(path.read_bytes(), 128) for path in photos])
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+
+    def distance(mean: tuple[float, ...], std: tuple[float, ...]) -> float:
+        norm = net.get_submodule("bn1")
+        assert isinstance(norm, nn.BatchNorm2d)
+        shape = (1, 3, 1, 1)
+        normed = (images - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+        with torch.no_grad():
+            seen = net.get_submodule("conv_stem")(normed)
+        live = norm.running_var > 1e-3
+        ratio = seen.var((0, 2, 3))[live] / norm.running_var[live]
+        return float(ratio.log().abs().median())
+
+    own, other = distance(*normalization), distance(*IMAGENET)
+    assert own < 0.3 < other

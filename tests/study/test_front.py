@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autocomp.policy import Policy, Quantize
+from autocomp.space.objectives import Bound, Objective
+from autocomp.study.front import Front, Member, hypervolume, non_dominated
+
+DIRECTIONS = st.lists(st.sampled_from(["maximize", "minimize"]), min_size=1, max_size=4)
+
+
+def points_for(dimensions: int, largest: int = 12) -> st.SearchStrategy:
+    values = st.integers(-1, 6).map(lambda value: value / 4)  # few values, so that ties occur
+    return st.lists(st.tuples(*[values] * dimensions), max_size=largest)
+
+
+CASES = DIRECTIONS.flatmap(lambda ways: st.tuples(st.just(ways), points_for(len(ways))))
+
+
+def dominates(one, other, directions):
+    pairs = [
+        (a, b) if way == "maximize" else (-a, -b)
+        for a, b, way in zip(one, other, directions, strict=True)
+    ]
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+
+def inclusion_exclusion(points, directions):
+    gains = [
+        [
+            value if way == "maximize" else 1 - value
+            for value, way in zip(one, directions, strict=True)
+        ]
+        for one in points
+    ]
+    gains = [one for one in gains if min(one) > 0]
+    total = 0.0
+    for count in range(1, len(gains) + 1):
+        for chosen in itertools.combinations(gains, count):
+            total += (-1) ** (count + 1) * math.prod(map(min, zip(*chosen, strict=True)))
+    return total
+
+
+@given(CASES)
+def test_non_dominated_equals_brute_force(case):
+    directions, points = case
+    expected = [
+        index
+        for index, one in enumerate(points)
+        if not any(dominates(other, one, directions) for other in points)
+    ]
+    assert non_dominated(points, directions) == expected
+
+
+@given(DIRECTIONS.flatmap(lambda ways: st.tuples(st.just(ways), points_for(len(ways), 7))))
+@settings(deadline=None)
+def test_hypervolume_equals_inclusion_exclusion(case):
+    directions, points = case
+    assert hypervolume(points, directions) == pytest.approx(inclusion_exclusion(points, directions))
+
+
+@pytest.mark.parametrize("dimensions", [2, 3, 5])
+def test_hypervolume_equals_monte_carlo(dimensions):
+    rng = np.random.default_rng(dimensions)
+    points = rng.random((25, dimensions))
+    samples = rng.random((40_000, 1, dimensions))
+    share = (samples >= points).all(axis=2).any(axis=1).mean()
+    assert hypervolume(points.tolist(), ["minimize"] * dimensions) == pytest.approx(share, abs=0.01)
+
+
+@given(CASES)
+@settings(deadline=None)
+def test_only_the_front_adds_to_the_hypervolume(case):
+    directions, points = case
+    front = [points[index] for index in non_dominated(points, directions)]
+    assert hypervolume(front, directions) == pytest.approx(hypervolume(points, directions))
+
+
+@pytest.mark.parametrize(
+    ("ratios", "volume"),
+    [
+        ([], 0.0),
+        ([(1.0, 1.0, 1.0)], 0.0),
+        ([(0.9, 0.5, 0.5)], 0.225),
+        ([(0.9, 0.5, 1.5)], 0.0),
+        ([(1.1, 0.0, 0.0)], 1.1),
+        ([(1.0, 0.5, 0.5), (0.5, 0.25, 0.25)], 0.25 + 0.5 * (0.5625 - 0.25)),
+    ],
+    ids=["none", "dense", "half", "slower-than-dense", "better-than-dense", "two"],
+)
+def test_hypervolume_of_known_fronts(ratios, volume):
+    assert hypervolume(ratios, ["maximize", "minimize", "minimize"]) == pytest.approx(volume)
+
+
+def test_hypervolume_of_300_points_is_quick():
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(300, 3))
+    sphere = np.abs(directions) / np.linalg.norm(directions, axis=1, keepdims=True)
+    start = time.perf_counter()
+    hypervolume((1 - sphere).tolist(), ["minimize"] * 3)
+    assert time.perf_counter() - start < 1.0
+
+
+OBJECTIVES = (
+    Objective("cider", "maximize"),
+    Objective("size_mb", "minimize", at_most=Bound(0.5, of_dense=True)),
+    Objective("peak_rss_mb", at_most=Bound(100)),
+)
+DENSE = {"cider": 1.0, "size_mb": 10.0, "peak_rss_mb": 90.0}
+
+
+def front_of(*metrics: dict[str, float]) -> Front:
+    members = [
+        Member(number, Policy(steps=(Quantize(layers=f"layer{number}", bits=8),)), one)
+        for number, one in enumerate(metrics)
+    ]
+    return Front.of(members, OBJECTIVES, DENSE, None, {"seed": 0})
+
+
+def test_the_front_holds_feasible_points_only():
+    front = front_of(
+        DENSE,
+        {"cider": 0.9, "size_mb": 5.0, "peak_rss_mb": 100.0},
+        {"cider": 0.8, "size_mb": 4.0, "peak_rss_mb": 100.1},
+        {"cider": 0.7, "size_mb": 4.5, "peak_rss_mb": 50.0},
+        {"cider": 0.6, "size_mb": 4.6, "peak_rss_mb": 50.0},
+    )
+    assert [one.trial for one in front.members] == [1, 3]
+    assert front.hypervolume == pytest.approx(0.9 * 0.5 + 0.7 * 0.05)
+
+
+def test_json_has_exactly_these_keys_and_comes_back():
+    front = front_of({"cider": 0.9, "size_mb": 5.0, "peak_rss_mb": 100.0})
+    content = json.loads(json.dumps(front.to_json()))
+    assert list(content) == [
+        "dense",
+        "control",
+        "front",
+        "hypervolume",
+        "objectives",
+        "provenance",
+    ]
+    assert content["dense"] == {"metrics": DENSE}
+    assert content["control"] is None
+    assert content["objectives"]["size_mb"] == {"direction": "minimize", "at_most": "0.5*dense"}
+    assert list(content["front"][0]) == ["trial", "policy_id", "policy", "metrics"]
+    assert Front.from_json(content) == front
+
+
+def test_csv_has_a_row_a_member_with_the_objectives_first():
+    front = front_of(
+        {"cider": 0.9, "size_mb": 5.0, "peak_rss_mb": 100.0, "macs": 1.0},
+        {"cider": 0.8, "size_mb": 4.0, "peak_rss_mb": 10.0},
+    )
+    rows = list(csv.reader(io.StringIO(front.to_csv())))
+    assert rows[0] == ["trial", "policy_id", "cider", "size_mb", "peak_rss_mb", "macs"]
+    assert [row[0] for row in rows[1:]] == ["0", "1"]
+    assert rows[2][-1] == ""
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0], ids=["zero", "negative"])
+def test_no_hypervolume_without_a_positive_dense_value(value):
+    dense = {**DENSE, "cider": value}
+    assert Front.of([], OBJECTIVES, dense, None, {}).hypervolume is None

@@ -1,0 +1,136 @@
+"""Carrying out a policy: the order of its steps, what is reported, and what must not change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import changed, weights
+
+from autocomp.apply import DROPPED, Work, apply_
+from autocomp.bench import Bench, open_bench
+from autocomp.clock import Clock
+from autocomp.errors import PolicyError
+from autocomp.policy import Policy
+from autocomp.space.space import SearchSpace
+
+pytestmark = pytest.mark.usefixtures("tiny")
+RETRAIN = {"kind": "retrain", "steps": 2, "batch_size": 16, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_study: Path) -> Bench:
+    return open_bench(SearchSpace.load(tiny_study / "space.yaml"), tiny_study)
+
+
+@pytest.fixture
+def work(bench: Bench) -> Work:
+    return Work(bench.dense.compressed(), bench)
+
+
+def carry_out(work: Work, *steps: dict[str, Any]) -> list[str]:
+    return apply_(work, Policy.model_validate({"steps": steps}), Clock())
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"kind": "prune_channels", "layers": "encoder.backbone", "ratio": 0.0},
+        {"kind": "prune_heads", "layers": "decoder", "ratio": 0.0, "criterion": "taylor"},
+        {"kind": "prune_width", "layers": "decoder", "ratio": 0.0},
+        {"kind": "drop_layers", "layers": "decoder.layers", "keep": 2},
+        {"kind": "quantize", "layers": "**", "bits": 32},
+        {**RETRAIN, "steps": 0},
+    ],
+    ids=lambda step: step["kind"],
+)
+def test_a_step_that_removes_nothing_is_the_identity(step: dict[str, Any], work: Work) -> None:
+    before = weights(work.module)
+    assert carry_out(work, step) == []
+    assert changed(before, work.module) == set()
+    assert work.compressed.quantized == {}
+
+
+def test_batch_norm_is_measured_again_after_channels_are_removed(work: Work) -> None:
+    before = work.module.encoder.backbone.layers[1].bn2.running_mean.clone()
+    step = {"kind": "prune_channels", "layers": "encoder.backbone.layers.0.conv1", "ratio": 0.4}
+    assert carry_out(work, step) == []
+    assert work.module.encoder.backbone.layers[0].conv1.out_channels < 48
+    # this norm lost no channel, and sees others than before
+    assert not torch.equal(work.module.encoder.backbone.layers[1].bn2.running_mean, before)
+
+
+def test_stages_are_timed_and_lines_say_which_step(work: Work) -> None:
+    clock = Clock()
+    policy = Policy.model_validate(
+        {
+            "steps": [
+                {"kind": "drop_layers", "layers": "decoder.layers", "keep": 1},
+                {"kind": "drop_layers", "layers": "decoder.layers", "keep": 2},
+                RETRAIN,
+            ]
+        }
+    )
+    skipped = apply_(work, policy, clock)
+    rule = "asked to keep 2 layers, and it has 1"
+    assert skipped == [f"steps.1.drop_layers: decoder.layers: {rule}"]
+    assert list(clock.seconds) == ["drop_layers", "retrain"]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"kind": "prune_heads", "layers": "decoder.layers.0", "ratio": 0.5},
+        {"kind": "prune_width", "layers": "decoder.layers.0.ffn", "ratio": 0.5},
+        {"kind": "quantize", "layers": "decoder.layers.0.*", "bits": 8},
+    ],
+    ids=lambda step: step["kind"],
+)
+def test_layers_that_were_dropped_are_skipped_and_not_missed(
+    step: dict[str, Any], work: Work
+) -> None:
+    drop = {"kind": "drop_layers", "layers": "decoder.layers", "keep": 1, "select": "last"}
+    assert carry_out(work, drop, step) == [f"steps.1.{step['kind']}: {DROPPED}"]
+    wrong = {**step, "layers": "decoder.layers.9"}
+    with pytest.raises(PolicyError, match="matches none"):
+        carry_out(work, wrong)
+
+
+def test_regimes_last_until_the_next_retrain(work: Work) -> None:
+    gamma = {"kind": "gamma_l1", "layers": "encoder.backbone", "strength": 0.1}
+    assert carry_out(work, gamma, RETRAIN) == []
+    assert work.regimes == []
+
+
+def test_a_regime_that_can_do_nothing_is_reported(work: Work) -> None:
+    gamma = {"kind": "gamma_l1", "layers": "encoder.backbone"}
+    (line,) = carry_out(work, gamma, {**RETRAIN, "exclude": "encoder.backbone"})
+    assert line == "steps.1.retrain: gamma_l1 shrinks nothing: its BatchNorm layers are not trained"
+
+
+def test_calibration_is_the_same_for_every_policy(work: Work, bench: Bench) -> None:
+    other = Work(bench.dense.compressed(), bench)
+    carry_out(other, {"kind": "drop_layers", "layers": "decoder.layers", "keep": 1})
+    for mine, theirs in zip(work.calibration(3), other.calibration(3), strict=True):
+        assert torch.equal(mine["images"], theirs["images"])
+        assert torch.equal(mine["tokens"], theirs["tokens"])
+
+
+def test_gradients_add_up_over_batches(work: Work) -> None:
+    work.gradients(1)
+    (weight,) = (p for n, p in work.module.named_parameters() if n == "encoder.projection.weight")
+    assert weight.grad is not None
+    once = weight.grad.clone()
+    work.gradients(2)
+    assert not torch.allclose(weight.grad, once)
+    work.gradients(1)
+    torch.testing.assert_close(weight.grad, once)
+
+
+def test_a_retrain_that_distils_learns_from_the_dense_model(work: Work, bench: Bench) -> None:
+    before = weights(bench.teacher)
+    steps = {"kind": "drop_layers", "layers": "decoder.layers", "keep": 1, "select": "last"}
+    assert carry_out(work, steps, {**RETRAIN, "distill": 0.5, "hidden": 0.1}) == []
+    assert changed(before, bench.teacher) == set()

@@ -1,0 +1,180 @@
+"""A trial is a function of its policy: compress, retrain, lower, measure the files that ship."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import changed, weights
+
+from autocomp.bench import Bench, open_bench
+from autocomp.checkpoint.folder import METRICS, open_checkpoint
+from autocomp.errors import PolicyError
+from autocomp.policy import Policy
+from autocomp.results import TrialResult
+from autocomp.space.objectives import Bound, Objective
+from autocomp.space.space import SearchSpace
+from autocomp.trial import run_trial
+
+pytestmark = pytest.mark.usefixtures("tiny")
+RETRAIN = {"kind": "retrain", "steps": 2, "batch_size": 16, "precision": "fp32"}
+STEPS: list[dict[str, Any]] = [
+    {"kind": "prune_channels", "layers": "encoder.backbone", "ratio": 0.4, "criterion": "taylor"},
+    {"kind": "prune_heads", "layers": "decoder", "ratio": 0.5},
+    {"kind": "drop_layers", "layers": "decoder.layers", "keep": 1, "select": "block_influence"},
+    {"kind": "prune_width", "layers": "decoder", "ratio": 0.5},
+    {**RETRAIN, "distill": 0.5, "hidden": 0.1},
+    {"kind": "quantize", "layers": "**", "bits": {"encoder": 8, "decoder": 4}},
+]
+TIMES = {"latency_ms", "latency_ratio", "latency_own_ms", "peak_rss_mb"}
+
+
+def policy(*steps: dict[str, Any]) -> Policy:
+    return Policy.model_validate({"steps": steps})
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_study: Path) -> Bench:
+    return open_bench(SearchSpace.load(tiny_study / "space.yaml"), tiny_study)
+
+
+@pytest.fixture(scope="module")
+def twice(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[TrialResult, Path]]:
+    """The same policy carried out two times, and where the checkpoints are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("autocomp.evaluate.captions.java_available", lambda: False)
+        folders = [tmp_path_factory.mktemp("trial") / "checkpoint" for _ in range(2)]
+        return [(run_trial(bench, 7, policy(*STEPS), folder), folder) for folder in folders]
+
+
+def test_a_policy_is_repeatable(twice: list[tuple[TrialResult, Path]]) -> None:
+    (first, one), (second, two) = twice
+    assert first.status == second.status == "complete"
+    assert first.reason is None
+    assert set(first.metrics) == set(second.metrics)
+    for name in set(first.metrics) - TIMES:
+        assert first.metrics[name] == second.metrics[name], name
+    for name in ("model.safetensors", "encoder.onnx", "decoder.onnx"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_numbers_are_of_the_files_that_ship(
+    twice: list[tuple[TrialResult, Path]], bench: Bench
+) -> None:
+    (result, folder), _ = twice
+    checkpoint = open_checkpoint(folder)
+    assert checkpoint.metrics == result.metrics
+    assert checkpoint.policy == policy(*STEPS)
+    opened = sum(path.stat().st_size for path in checkpoint.artifact.files)
+    assert result.metrics["size_mb"] == opened / 1e6
+    fetched = ["model.safetensors", "config.json", "tokenizer.json", "preprocessing.json"]
+    assert result.metrics["download_mb"] == (
+        sum((folder / name).stat().st_size for name in fetched) / 1e6
+    )
+    dense = bench.dense.metrics
+    for name in ("size_mb", "download_mb", "params", "macs"):
+        assert result.metrics[name] < dense[name]
+    ratio = result.metrics["latency_ratio"]
+    assert result.metrics["latency_ms"] == pytest.approx(ratio * dense["latency_ms"])
+
+
+def test_a_result_says_how_it_came_about(
+    twice: list[tuple[TrialResult, Path]], bench: Bench
+) -> None:
+    (result, folder), _ = twice
+    assert (result.number, result.policy_id) == (7, policy(*STEPS).id)
+    assert set(result.seconds) == {step["kind"] for step in STEPS} | {
+        "lower",
+        "evaluate",
+        "measure",
+    }
+    assert result.seed == bench.seed
+    assert {"python", "torch", "onnxruntime"} <= set(result.versions)
+    # a hidden width of 64 pruned by half is a multiple of 32, two heads of which one goes
+    assert result.skipped == ()
+    assert "remove 40% of the channels" in (folder / "README.md").read_text()
+
+
+def test_a_trial_leaves_the_dense_model_alone(bench: Bench, tmp_path: Path) -> None:
+    before = weights(bench.teacher)
+    run_trial(bench, 0, policy({**RETRAIN, "distill": 1.0}), tmp_path / "checkpoint")
+    assert changed(before, bench.teacher) == set()
+    assert changed(before, bench.dense.compressed().module) == set()
+
+
+def test_the_dense_policy_measures_as_the_dense_model(bench: Bench, tmp_path: Path) -> None:
+    result = run_trial(bench, 0, Policy(), tmp_path / "checkpoint")
+    for name in set(result.metrics) - TIMES:
+        assert result.metrics[name] == pytest.approx(bench.dense.metrics[name], rel=1e-9), name
+    assert result.metrics["latency_ratio"] == 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "bound", "stops"),
+    [
+        ("size_mb", {"at_most": Bound(0.05, of_dense=True)}, True),
+        ("size_mb", {"at_most": Bound(0.93, of_dense=True)}, False),
+        ("params", {"at_most": Bound(1000)}, True),
+        ("cider", {"at_least": Bound(9.0)}, False),
+    ],
+    ids=["far beyond", "within the slack", "in its own unit", "not known before"],
+)
+def test_what_clearly_breaks_a_bound_stops_before_it_is_retrained(
+    metric: str, bound: dict[str, Bound], stops: bool, bench: Bench, tmp_path: Path
+) -> None:
+    strict = replace(bench, objectives=(Objective(metric, **bound),))
+    steps = policy({"kind": "prune_width", "layers": "decoder", "ratio": 0.5}, RETRAIN)
+    result = run_trial(strict, 3, steps, tmp_path / "checkpoint")
+    assert result.status == ("stopped" if stops else "complete")
+    assert ("retrain" in result.seconds) != stops
+    assert ("cider" in result.metrics) != stops
+    assert (tmp_path / "checkpoint").exists() != stops
+    if stops:
+        assert result.reason is not None
+        assert result.reason.startswith(f"before retraining, {metric} is ")
+        assert result.metrics["size_mb"] > 0
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [{"kind": "prune_width", "layers": "decoder", "ratio": 0.5}],
+        [RETRAIN],
+    ],
+    ids=["nothing to save", "nothing to know"],
+)
+def test_nothing_is_probed_where_no_retraining_could_be_saved(
+    steps: list[dict[str, Any]], bench: Bench, tmp_path: Path
+) -> None:
+    strict = replace(bench, objectives=(Objective("size_mb", at_most=Bound(0.0001)),))
+    result = run_trial(strict, 3, policy(*steps), tmp_path / "checkpoint")
+    assert result.status == "complete"
+    assert "probe" not in result.seconds
+
+
+def test_a_training_that_diverges_is_a_result(bench: Bench, tmp_path: Path) -> None:
+    violent = {**RETRAIN, "steps": 5, "lr": 1e30, "warmup": 0}
+    result = run_trial(bench, 4, policy(violent), tmp_path / "checkpoint")
+    assert result.status == "stopped"
+    assert result.reason is not None
+    assert " became " in result.reason
+    assert result.metrics == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_policy_that_does_not_fit_raises_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+    wrong = policy({"kind": "prune_heads", "layers": "nowhere", "ratio": 0.5})
+    with pytest.raises(PolicyError, match=r"prune_heads\.layers: must match a layer"):
+        run_trial(bench, 5, wrong, tmp_path / "checkpoint")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_replaces_an_older_one_whole(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    for bits in (8, 32):
+        run_trial(bench, 6, policy({"kind": "quantize", "layers": "**", "bits": bits}), folder)
+    assert open_checkpoint(folder).compressed().quantized == {}
+    assert (folder / METRICS).exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

@@ -1,0 +1,76 @@
+"""A captioner small enough to build in a test, and how to run its graphs in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from autocomp.compress.transformer import keep_columns_, keep_rows_
+from autocomp.models.cnn_transformer import CnnTransformer
+from autocomp.models.transformer import Attention
+from autocomp.tasks.base import Graph, Run
+from autocomp.tasks.captioning import Captioning, CaptioningSettings
+
+SECTION: dict[str, Any] = {
+    "kind": "captioning",
+    "data": {"kind": "scenes", "train": 48, "dev": 16, "test": 16, "image_size": 32},
+    "model": {"kind": "cnn_transformer", "d_model": 32, "heads": 2, "ffn": 64, "decoder_layers": 2},
+    "generation": {"max_length": 12},
+    "dense": {"steps": 8, "lr": 3.0e-3, "batch_size": 16, "precision": "fp32"},
+    "min_count": 1,
+    "captions_per_image": 2,
+    "meteor": False,
+}
+
+
+def tiny_task(model: Mapping[str, Any] | None = None, **changes: Any) -> Captioning:
+    """The tiny task with other `model` settings, or other sections altogether."""
+    section = {**SECTION, **changes, "model": {**SECTION["model"], **(model or {})}}
+    return Captioning(CaptioningSettings.model_validate(section))
+
+
+def tiny_captioner(task: Captioning) -> CnnTransformer:
+    """Its dense model in evaluation mode, with BatchNorm statistics that are not 0 and 1."""
+    model = task.build().eval()
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.5, 0.5, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return model
+
+
+def keep_heads_(attention: Attention, heads: list[int]) -> None:
+    """Leave only the given heads, without any of the code under test."""
+    width = attention.head_dim
+    kept = torch.tensor([head * width + unit for head in heads for unit in range(width)])
+    for projection in (attention.q, attention.k, attention.v):
+        keep_rows_(projection, kept)
+    keep_columns_(attention.o, kept)
+
+
+def torch_run(graphs: Mapping[str, Graph]) -> Run:
+    """Runs the graphs in PyTorch."""
+
+    def run(name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        graph = graphs[name]
+        with torch.no_grad():
+            outputs = graph.module(*(torch.from_numpy(inputs[key]) for key in graph.inputs))
+        return {key: out.numpy() for key, out in zip(graph.outputs, outputs, strict=True)}
+
+    return run
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of everything a model holds."""
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def changed(before: Mapping[str, torch.Tensor], model: nn.Module) -> set[str]:
+    """The names of the tensors that are not bit for bit as they were."""
+    after = model.state_dict()
+    return {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
