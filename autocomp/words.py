@@ -56,7 +56,8 @@ def _retrain(step: Retrain) -> str:
 
 
 def _quantize(step: Quantize) -> str:
-    return f"store {_where(step.layers)} at {_one_or_range(step.bits)} bits"
+    where = f"the linear and embedding weights of {_where(step.layers)}"
+    return f"store {where} at {_one_or_range(step.bits)} bits"
 
 
 PHRASES: dict[str, Callable[[Any], str]] = {

@@ -35,7 +35,7 @@ LAYERING = (
     ("bench",),
     ("apply",),
     ("trial", "estimate"),
-    ("search",),
+    ("study",),
     ("ship",),
     ("report",),
     ("cli",),

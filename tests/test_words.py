@@ -46,12 +46,18 @@ from autocomp.words import PHRASES, describe
             "retrain 9 steps at 0.001, 50% of the loss from the dense model's logits, "
             "hidden states pulled towards the dense model's (0.1)",
         ),
-        ({"kind": "quantize", "layers": "**", "bits": 8}, "store everything at 8 bits"),
+        (
+            {"kind": "quantize", "layers": "**", "bits": 8},
+            "store the linear and embedding weights of everything at 8 bits",
+        ),
         (
             {"kind": "quantize", "layers": "a", "bits": {"a": 32, "b": 4, "c": 4}},
-            "store a at 4 and 32 bits",
+            "store the linear and embedding weights of a at 4 and 32 bits",
         ),
-        ({"kind": "quantize", "layers": "a", "bits": {}}, "store a at 32 bits"),
+        (
+            {"kind": "quantize", "layers": "a", "bits": {}},
+            "store the linear and embedding weights of a at 32 bits",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else value["kind"],
 )

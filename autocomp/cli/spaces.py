@@ -144,7 +144,7 @@ def _print(space: SearchSpace, bound: BoundSpace, estimated: Estimate | None) ->
             f"estimate for {estimated.trials} trials with {estimated.workers} "
             f"{'worker' if estimated.workers == 1 else 'workers'}: about "
             f"{estimated.total_s / 3600:.2g} hours "
-            f"({dense if estimated.dense_s else 'the dense model is cached'}, "
+            f"({dense if estimated.dense_s else 'no dense model to train'}, "
             f"{duration(estimated.trial_s)} a trial), from timing a few steps of the dense "
             "architecture on this machine"
         )

@@ -62,7 +62,7 @@ def prune_heads_(model: nn.Module, step: PruneHeads, seed: int = 0) -> list[str]
     for name, module in _matched(model, Attention, step).items():
         heads, width = module.heads, module.head_dim
         ratio = value_for(name, step.ratio, 0.0)
-        keep = max(1, heads - int(ratio * heads))
+        keep = max(1, heads - int(ratio * heads + 1e-9))
         if keep == heads:
             skipped += [f"{name}: {ratio:g} of {heads} heads is less than one"] if ratio else []
             continue

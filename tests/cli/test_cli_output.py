@@ -12,7 +12,7 @@ from rich.progress import Progress, TextColumn
 from autocomp.cli.output import NUMBER, duration, shown
 from autocomp.cli.progress import LiveSearch, outcome, plain_training, standing
 from autocomp.results import TrialResult
-from autocomp.search.loop import SearchEvent
+from autocomp.study.loop import SearchEvent
 
 
 @pytest.mark.parametrize(
