@@ -32,6 +32,8 @@ Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 WEIGHT_BITS = (4, 8, 32)
+KEEP_CODES = ("quantize", "drop_layers")
+"""Steps that may follow a quantize step: they change no weight that has its codes."""
 Value = TypeVar("Value", int, float)
 
 
@@ -251,13 +253,13 @@ class Policy(Decision):
     @model_validator(mode="after")
     def _check_order(self) -> Policy:
         kinds = [step.kind for step in self.steps]
-        if "quantize" in kinds and "retrain" in kinds[kinds.index("quantize") :]:
-            first = kinds.index("quantize")
-            late = first + kinds[first:].index("retrain")
-            raise ValueError(
-                f"steps.{late}: a retrain must come before every quantize step, "
-                f"but it follows steps.{first}.quantize"
-            )
+        first = kinds.index("quantize") if "quantize" in kinds else len(kinds)
+        for late, kind in enumerate(kinds):
+            if late > first and kind not in KEEP_CODES:
+                raise ValueError(
+                    f"steps.{late}: a {kind} must come before every quantize step, "
+                    f"but it follows steps.{first}.quantize"
+                )
         for index, kind in enumerate(kinds):
             if kind == "gamma_l1" and "retrain" not in kinds[index:]:
                 raise ValueError(

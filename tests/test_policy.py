@@ -151,6 +151,18 @@ KINDS = "drop_layers, gamma_l1, prune_channels, prune_heads, prune_width, quanti
             id="retrain-after-quantize",
         ),
         pytest.param(
+            [
+                {"kind": "quantize", "layers": "a", "bits": 8},
+                {"kind": "drop_layers", "layers": "a", "keep": 1},
+                {"kind": "prune_width", "layers": "a", "ratio": 0.5},
+            ],
+            [
+                "steps.2: a prune_width must come before every quantize step, "
+                "but it follows steps.0.quantize"
+            ],
+            id="prune-after-quantize",
+        ),
+        pytest.param(
             [{"kind": "retrain", "steps": 1}, {"kind": "gamma_l1", "layers": "a"}],
             ["steps.1: gamma_l1 must be followed by a retrain, but none follows"],
             id="gamma-without-retrain",

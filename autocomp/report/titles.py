@@ -53,7 +53,7 @@ def in_short(policy: Policy) -> str:
 def _less(what: str) -> Callable[[Any], str]:
     def words(step: Any) -> str:
         ratios = _values(step.ratio)
-        return f"{what} -{_range(ratios, '{:.0%}')}" if max(ratios) > 0 else ""
+        return f"{_range(ratios, '{:.0%}')} fewer {what}" if max(ratios) > 0 else ""
 
     return words
 
@@ -66,7 +66,7 @@ def _bits(step: Any) -> str:
 SHORT: dict[str, Callable[[Any], str]] = {
     "prune_channels": _less("channels"),
     "prune_heads": _less("heads"),
-    "prune_width": _less("width"),
+    "prune_width": _less("hidden units"),
     "drop_layers": lambda step: f"keep {step.keep} of {step.layers}",
     "gamma_l1": lambda step: "gamma L1",
     "retrain": lambda step: f"retrain {step.steps}" if step.steps else "",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,7 @@ from ray.exceptions import (  # noqa: E402
 ATTEMPTS = 2
 OBJECT_STORE_BYTES = 100_000_000  # policies and results are all that passes through it
 LONGEST_TEMP = 16  # characters; a socket's path must stay under 108 with what Ray appends
+REACHED_WITHIN_S = 10
 DIED = (RayActorError, WorkerCrashedError, OutOfMemoryError)
 
 
@@ -127,8 +129,9 @@ class RayRunner:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address is not None:
             try:
+                _check_reachable(address)
                 ray.init(address=address, **quiet)
-            except (ConnectionError, ValueError) as failure:
+            except (OSError, ValueError) as failure:
                 raise UserError(
                     f"address: must be a running Ray cluster, but got {address!r}: "
                     f"{reason_of(failure)}"
@@ -251,6 +254,13 @@ class RayRunner:
 
 def _first_line(death: Exception) -> str:
     return str(death).partition("\n")[0].strip()
+
+
+def _check_reachable(address: str) -> None:
+    """Fail within seconds where nobody listens: Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=REACHED_WITHIN_S).close()
 
 
 def _short_folder() -> str:

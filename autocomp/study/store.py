@@ -69,10 +69,14 @@ class StudyStore:
 
     def _take_over(self, space_yaml: str) -> None:
         path = self.directory / "space.yaml"
-        if path.exists():
+        # before its first trial a study has nothing that another space could spoil
+        has_trials = next((self.directory / "trials").iterdir(), None) is not None
+        if has_trials and path.exists():
             self._check_same_space(path.read_text(encoding="utf-8"), space_yaml)
-        elif next((self.directory / "trials").iterdir(), None) is not None:
+        elif has_trials:
             raise StudyError(f"{path}: must be there beside trials/, but is missing")
+        elif path.exists() and path.read_text(encoding="utf-8") != space_yaml:
+            shutil.rmtree(self.directory / "dense", ignore_errors=True)
         write_text(path, space_yaml)
         repair_journal(self.journal)
 

@@ -101,6 +101,7 @@ class Captioning:
         for tensor in tensors(self.build()).values():
             digest.update(tensor.contiguous().numpy().tobytes())
         digest.update(str(self.settings.captions_per_image).encode())
+        digest.update(self.settings.model.model_dump_json(exclude={"weights"}).encode())
         return digest.hexdigest()
 
     def training_batches(

@@ -270,4 +270,5 @@ def test_list_has_a_line_about_each(cli: Cli, kind: str) -> None:
     assert all(line and "\n" not in line for line in lines.values())
     printed = done(cli("list", kind)).splitlines()
     assert len(printed) == len(lines) + 1
+    assert not any(line.endswith(" ") for line in printed)
     assert set(catalogue.LINES.get(kind, lines)) == set(lines)

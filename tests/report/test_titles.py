@@ -40,11 +40,11 @@ def test_every_metric_has_a_title_with_its_unit(metric):
     ("steps", "text"),
     [
         ([], "nothing changed"),
-        ([HALF], "channels -50%"),
-        ([{**HALF, "ratio": {"encoder.0": 0.1, "encoder.1": 0.62}}], "channels -10..62%"),
+        ([HALF], "50% fewer channels"),
+        ([{**HALF, "ratio": {"encoder.0": 0.1, "encoder.1": 0.62}}], "10..62% fewer channels"),
         ([{**HALF, "ratio": {"encoder.0": 0.0, "encoder.1": 0.0}}], "nothing changed"),
         ([{**HALF, "kind": "prune_width", "ratio": 0.0}], "nothing changed"),
-        ([{**HALF, "kind": "prune_heads"}], "heads -50%"),
+        ([{**HALF, "kind": "prune_heads"}], "50% fewer heads"),
         (
             [{"kind": "drop_layers", "layers": "decoder.layers", "keep": 2}],
             "keep 2 of decoder.layers",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import psutil
 import pytest
 from search_toys import broken_factory, numbered_run, open_toy, toy_factory, toy_run
 
+from autocomp.errors import UserError
 from autocomp.policy import Policy
 from autocomp.study import watchdog
 from autocomp.study.loop import search_loop
@@ -50,6 +52,14 @@ def runner(workspace):
     made.close()
     made.close()
     assert not Path(folder).exists()
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once():
+    # before `runner` starts Ray in this process, which every runner would then use
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(UserError, match=r"address: must be a running Ray cluster"):
+        RayRunner(toy_factory, address=f"127.0.0.1:{port}")
 
 
 def results_of(runner, *numbers):

@@ -65,7 +65,17 @@ def test_more_trials_and_workers_are_the_same_study(store):
     assert store.read_space() == larger.to_yaml()
 
 
+def test_a_study_without_trials_takes_a_mended_space(store):
+    (store.directory / "dense").mkdir()
+    store.close()
+    other = toy_space(objectives={"cider": "maximize"})
+    store.open(other.to_yaml())
+    assert store.read_space() == other.to_yaml()
+    assert not (store.directory / "dense").exists()
+
+
 def test_another_space_is_refused_with_the_first_differences(store):
+    store.write_policy(0, Policy())
     store.close()
     steps = [{"kind": "quantize", "layers": "encoder.*", "bits": {"choice": [8]}}]
     other = toy_space(seed=7, steps=steps, objectives={"cider": "maximize"})

@@ -112,6 +112,8 @@ def test_the_dense_model_is_the_same_on_every_call(task: Captioning) -> None:
         ({"captions_per_image": 1}, False),
         ({"data": {"kind": "scenes", "train": 40, "image_size": 32}}, False),
         ({"model": {"ffn": 32}}, False),
+        ({"model": {"heads": 4}}, False),
+        ({"model": {"dropout": 0.3}}, False),
     ],
     ids=lambda value: str(value),
 )
