@@ -22,6 +22,8 @@ from pathlib import Path
 
 import psutil
 
+from autocomp.study.provenance import commit, machine, versions
+
 SPACE = """
 task:
   kind: captioning
@@ -38,7 +40,7 @@ policy:
     - {kind: quantize, layers: "**", per: stage, bits: {choice: [32, 8, 4]}}
 """
 KILLS = ["driver"] * 5 + ["worker"] * 5
-LONGEST_WAIT_S = 25.0
+LONGEST_WAIT_S = 40.0
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,14 @@ def main() -> int:
         space.write_text(SPACE)
         study = Path(folder) / "study"
         command = [
-            *(sys.executable, "-m", "autocomp.cli.main", "search", str(space)),
+            *(sys.executable, "-m", "autocomp", "search", str(space)),
             *("--trials", str(options.trials), "--out", str(study), "--workers", "2"),
         ]
         seen: dict[str, str] = {}
         kills = _kill_at_random(command, study, rng, seen)
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
         lost = _check(study, seen)
-        report = _report(study, kills, lost, options.trials, finished.returncode)
+        report = _report(study, kills, lost, options.trials, finished.returncode, options.seed)
     print(json.dumps(report, indent=2))
     if options.out:
         Path(options.out).write_text(json.dumps(report, indent=2) + "\n")
@@ -140,7 +142,7 @@ def _check(study: Path, seen: dict[str, str]) -> list[str]:
 
 
 def _report(
-    study: Path, kills: list[Kill], lost: list[str], trials: int, code: int
+    study: Path, kills: list[Kill], lost: list[str], trials: int, code: int, seed: int
 ) -> dict[str, object]:
     results = [json.loads(path.read_text()) for path in sorted(study.glob("trials/*/result.json"))]
     policies = [result["policy_id"] for result in results]
@@ -148,7 +150,11 @@ def _report(
     statuses = [result["status"] for result in results]
     once = len(set(policies)) == len(policies)
     return {
-        "command": " ".join(sys.argv),
+        "command": " ".join(["python", *sys.argv]),
+        "seed": seed,
+        "commit": commit(),
+        "versions": versions(),
+        "machine": machine(),
         "kills": [asdict(kill) for kill in kills],
         "trials_asked_for": trials,
         "trials_with_results": len(results),
