@@ -7,6 +7,7 @@ that does not verify, 2 a mistake the user can mend, 130 interrupted.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -86,6 +87,8 @@ def main() -> None:
     # OpenMP threads that spin at barriers cost 10x where cores are shared; read when torch loads
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    # a scheduler's SIGTERM ends a search as cleanly as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     finally:

@@ -68,6 +68,7 @@ class Encoder(nn.Module):
             }
         )
         self.norm = nn.LayerNorm(settings.d_model)
+        self.dropout = nn.Dropout(settings.dropout)
         self.register_buffer("mean", torch.tensor(mean) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std) * 255, persistent=False)
         grid = grid_positions(height, width, settings.d_model)
@@ -85,7 +86,7 @@ class Encoder(nn.Module):
     def attend(self, projected: Tensor, hidden: dict[str, Tensor]) -> Tensor:
         """(B, S, d) -> memory (B, S, d); each layer's output is added to `hidden`."""
         hidden["encoder.projection"] = projected
-        x = projected + self.positions
+        x = self.dropout(projected) + self.positions
         for index, layer in self.layers.items():
             x = layer(x)
             hidden[f"encoder.layers.{index}"] = x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,8 @@ from autocomp.tasks.dense import DenseSettings
 from autocomp.tasks.features import backbone_features
 
 BACKBONE = "encoder.backbone."
+SHOWN_SKIPS = 10
+log = logging.getLogger(__name__)
 
 
 class CaptioningSettings(Decision):
@@ -78,7 +81,11 @@ class Captioning:
 
     def split(self, name: SplitName) -> CaptionSplit:
         if name not in self._splits:
-            self._splits[name] = load_split(self.settings.data, name)
+            split = load_split(self.settings.data, name)
+            if split.skipped:
+                shown = "; ".join(split.skipped[:SHOWN_SKIPS])
+                log.warning("%s: %d skipped: %s", name, len(split.skipped), shown)
+            self._splits[name] = split
         return self._splits[name]
 
     def build(self) -> CnnTransformer:

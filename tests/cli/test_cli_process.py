@@ -66,7 +66,8 @@ def test_a_reader_may_go_away() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
-def test_ctrl_c_ends_cleanly(tmp_path: Path, space_file: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=lambda sent: sent.name)
+def test_an_interrupt_ends_cleanly(tmp_path: Path, space_file: Path, sent: signal.Signals) -> None:
     space = yaml.safe_load(space_file.read_text())
     space["task"]["dense"]["steps"] = 100_000
     space_file.write_text(yaml.safe_dump(space))
@@ -74,7 +75,7 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path, space_file: Path) -> None:
     with subprocess.Popen(command("-v", *arguments), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         first = process.stderr.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         rest = process.stderr.read()
     assert first.startswith("dense model: step 1 of 100000")
     assert rest.splitlines()[-1] == "interrupted; the same command resumes"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_models import keep_heads_, tiny_captioner, tiny_task, torch_run
 
 from autocomp.compress.formats import Compressed
@@ -243,3 +244,24 @@ def _section() -> dict[str, Any]:
     from tiny_models import SECTION
 
     return SECTION
+
+
+def test_what_a_split_skips_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = flickr8k(tmp_path, images=30)
+    (root / "Images" / "3.jpg").write_bytes(b"not an image")
+    data = {"kind": "flickr8k", "root": str(root), "image_size": 32, "max_unreadable": 0.1}
+    split = tiny_task(data=data).split("train")
+    assert len(split) == 29
+    assert "train: 1 skipped: 3.jpg" in caplog.text
+
+
+def flickr8k(root: Path, images: int) -> Path:
+    """A folder in the Kaggle layout with gray images and one caption each."""
+    (root / "Images").mkdir()
+    names = [f"{index}.jpg" for index in range(images)]
+    for name in names:
+        Image.new("RGB", (40, 40), "gray").save(root / "Images" / name)
+    captions = "".join(f"{name},a gray square number {name[0]}\n" for name in names)
+    (root / "captions.txt").write_text("image,caption\n" + captions)
+    (root / "Flickr_8k.trainImages.txt").write_text("\n".join(names))
+    return root
