@@ -17,7 +17,6 @@ from autocomp.compress.depth import drop_layers_
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantize_
 from autocomp.compress.transformer import prune_heads_, prune_width_
-from autocomp.decisions import Decision
 from autocomp.patterns import matching
 from autocomp.policy import (
     DropLayers,
@@ -82,14 +81,16 @@ def apply_(work: Work, policy: Policy, clock: Clock) -> list[str]:
     return skipped
 
 
-def _is_dropped(work: Work, step: Decision) -> bool:
+def _is_dropped(work: Work, step: Any) -> bool:
     """True if the layers that `step` means are there in the dense model, and here no longer."""
-    if not isinstance(step, PruneHeads | PruneWidth | Quantize):
+    if step.kind not in LAYERS:
         return False
-    layers = LAYERS[step.kind]
-    if matching(layers(work.module), step.layers, step.exclude):
+    layers, exclude = LAYERS[step.kind], getattr(step, "exclude", ())
+    meant = step.train if isinstance(step, Retrain) else step.layers
+    patterns = (meant,) if isinstance(meant, str) else meant
+    if matching(layers(work.module), patterns, exclude):
         return False
-    return bool(matching(layers(work.bench.teacher), step.layers, step.exclude))
+    return bool(matching(layers(work.bench.teacher), patterns, exclude))
 
 
 def _prune_channels(work: Work, step: PruneChannels) -> list[str]:

@@ -15,6 +15,7 @@ from autocomp.checkpoint.folder import (
     METRICS,
     Checkpoint,
     open_checkpoint,
+    seal,
     write_config,
     write_model,
 )
@@ -71,38 +72,64 @@ def open_bench(space: SearchSpace, directory: Path) -> Bench:
     return Bench(build_task(space.task), dense, space.objectives, space.search.seed)
 
 
+def find_dense(space: SearchSpace, directory: Path) -> Checkpoint | None:
+    """The dense model that is in `directory`/dense, None if there is none yet.
+
+    `StudyError` if it was made for another task, target or seed.
+    """
+    if not (directory / DENSE / METRICS).exists():
+        return None
+    dense = open_checkpoint(directory / DENSE)
+    wanted = {
+        "task": task_settings(space.task).model_dump(mode="json"),
+        "target": _target(space),
+        "seed": space.search.seed,
+    }
+    differing = [name for name, value in wanted.items() if getattr(dense.config, name) != value]
+    if differing:
+        raise StudyError(
+            f"{dense.directory}: must be the dense model of this task, target and seed, but was "
+            f"made with another {' and another '.join(differing)}; choose another folder"
+        )
+    return dense
+
+
 def prepare_dense(
     space: SearchSpace, directory: Path, on_step: Progress | None = None
 ) -> Checkpoint:
     """Train the dense model unless it is cached, and leave its checkpoint in `directory`/dense.
 
-    `StudyError` if the one that is there was made for another task or target.
+    Whoever calls it holds the lock of the study in `directory`. Raises as `find_dense` does.
     """
-    settings = task_settings(space.task)
-    target = validate(TargetSettings, dict(space.target), "target", SpaceError)
-    section = settings.model_dump(mode="json")
-    if (directory / DENSE / METRICS).exists():
-        dense = open_checkpoint(directory / DENSE)
-        if (dense.config.task, dense.config.target) != (section, target):
-            raise StudyError(
-                f"{dense.directory}: must be the dense model of this task and target, but is that "
-                "of another; choose another folder"
-            )
-        return dense
+    found = find_dense(space, directory)
+    if found is not None:
+        return found
+    settings, target, seed = task_settings(space.task), _target(space), space.search.seed
     task = build_task(space.task)
-    module = dense_model(task, settings.dense, task.fingerprint(), space.search.seed, on_step)
+    module = dense_model(task, settings.dense, task.fingerprint(), seed, on_step)
+    section = settings.model_dump(mode="json")
 
     def fill(folder: Path) -> None:
-        metrics = _measure_dense(folder, task, target, Compressed(module), section)
+        metrics = _measure_dense(folder, task, target, Compressed(module), section, seed)
         write_json(folder / METRICS, metrics)
-        write_card(folder, Policy(), metrics, ())
+        write_card(folder, Policy(), target, metrics, ())
+        seal(folder)
 
     write_folder(directory / DENSE, fill)
     return open_checkpoint(directory / DENSE)
 
 
+def _target(space: SearchSpace) -> TargetSettings:
+    return validate(TargetSettings, dict(space.target), "target", SpaceError)
+
+
 def _measure_dense(
-    folder: Path, task: Task, target: TargetSettings, dense: Compressed, section: dict[str, Any]
+    folder: Path,
+    task: Task,
+    target: TargetSettings,
+    dense: Compressed,
+    section: dict[str, Any],
+    seed: int,
 ) -> dict[str, float]:
     artifact = write_model(folder, task, target, dense, Policy())
     run = load_target(target.kind).open(artifact, threads=target.threads)
@@ -110,7 +137,7 @@ def _measure_dense(
     steps = max(1, round(metrics.get("mean_tokens", 1.0)))
     raw = task.raw_inputs("dev", TIMED_EXAMPLES)
     latency_ms = dense_latency_ms(task, run, raw, target, steps)
-    write_config(artifact, dense, section, target, steps, latency_ms)
+    write_config(artifact, dense, section, target, seed, steps, latency_ms)
     own_ms = own_latency_ms(task, run, raw, target)
     return {
         **metrics,

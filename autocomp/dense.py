@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import autocomp
 from autocomp.errors import CheckpointError, TrialStopped, UserError
 from autocomp.files import cache_dir, resolve_path, write_folder
 from autocomp.models.reshape import tensors
@@ -20,6 +19,8 @@ from autocomp.retrain.loop import retrain_
 from autocomp.tasks.base import Task
 from autocomp.tasks.dense import DenseSettings
 
+RECIPE = 2
+"""Raised when the models or the training loop change what the same settings train to."""
 WEIGHTS = "model.safetensors"
 INITIAL = "initial.safetensors"
 
@@ -51,7 +52,7 @@ def dense_model(
 def dense_key(settings: DenseSettings, fingerprint: str, seed: int) -> str:
     """The name under which a dense model is cached."""
     parts: dict[str, Any] = {
-        "autocomp": autocomp.__version__,
+        "recipe": RECIPE,
         "torch": torch.__version__,
         "dense": settings.model_dump(mode="json"),
         "task": fingerprint,

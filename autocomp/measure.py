@@ -19,6 +19,19 @@ from autocomp.targets.latency import Latency, machine_lock, measure_ratio
 from autocomp.targets.memory import peak_rss_mb
 from autocomp.tasks.base import Run, Task
 
+COSTS = (
+    "size_mb",
+    "download_mb",
+    "params",
+    "nonzeros",
+    "macs",
+    "peak_rss_mb",
+    "latency_ratio",
+    "latency_ms",
+    "latency_own_ms",
+)
+"""What is measured of every model, whatever its task."""
+
 QUALITY_BATCH = 64
 TIMED_EXAMPLES = 8
 
@@ -32,13 +45,20 @@ def quality(task: Task, run: Run, split: SplitName) -> tuple[dict[str, float], l
     return task.metrics(predictions, split), predictions
 
 
-def cost(task: Task, compressed: Compressed, artifact: Artifact, steps: int) -> dict[str, float]:
-    """Sizes on disk, counts on the model and the peak memory of a process that runs it."""
+def sizes(task: Task, compressed: Compressed, artifact: Artifact, steps: int) -> dict[str, float]:
+    """Bytes on disk and counts on the model: all that needs no run."""
     return {
         "size_mb": artifact.size_mb,
         "download_mb": download_mb(artifact),
         **count_parameters(compressed.module),
         "macs": count_macs(task.graphs(compressed.module), steps),
+    }
+
+
+def cost(task: Task, compressed: Compressed, artifact: Artifact, steps: int) -> dict[str, float]:
+    """`sizes`, and the peak memory of a process that runs the artefact."""
+    return {
+        **sizes(task, compressed, artifact, steps),
         "peak_rss_mb": peak_rss_mb(artifact),
     }
 

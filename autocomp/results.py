@@ -10,6 +10,12 @@ from autocomp.decisions import Decision
 
 Status = Literal["complete", "stopped", "failed"]
 
+DENSE_TRIAL, CONTROL_TRIAL = 0, 1
+"""Every study begins with the dense model, then the dense model retrained."""
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate", "bad_alloc")
+"""How torch (CUDA and CPU), ONNX Runtime and the C++ library say that memory ran out."""
+
 
 class TrialResult(Decision):
     """The outcome of carrying out one policy.
@@ -28,3 +34,19 @@ class TrialResult(Decision):
     seconds: dict[str, float] = {}
     seed: int = 0
     versions: dict[str, str] = {}
+
+
+def reason_of(failure: BaseException) -> str:
+    """One line that says what went wrong: "TypeName: message", or "out of memory: message"."""
+    message = one_line(str(failure))
+    named = isinstance(failure, MemoryError) or any(
+        sign in message.lower() for sign in OUT_OF_MEMORY
+    )
+    kind = "out of memory" if named else type(failure).__name__
+    return f"{kind}: {message}" if message else kind
+
+
+def one_line(text: str, longest: int = 300) -> str:
+    """`text` without line breaks, cut to `longest` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= longest else line[: longest - 3] + "..."

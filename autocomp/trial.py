@@ -2,133 +2,156 @@
 
 from __future__ import annotations
 
-import platform
 import tempfile
-from importlib.metadata import version
+import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from autocomp.apply import Work, apply_
 from autocomp.bench import Bench
 from autocomp.checkpoint.card import write_card
-from autocomp.checkpoint.folder import METRICS, write_config, write_model
+from autocomp.checkpoint.folder import METRICS, seal, write_config, write_model
 from autocomp.clock import Clock
-from autocomp.errors import TrialStopped
+from autocomp.errors import TrialStopped, UserError
 from autocomp.files import write_folder, write_json
-from autocomp.measure import cost, latency, own_latency_ms, quality
+from autocomp.measure import cost, latency, own_latency_ms, quality, sizes
 from autocomp.policy import Policy
-from autocomp.results import Status, TrialResult
-from autocomp.targets import load_target
+from autocomp.provenance import versions
+from autocomp.results import Status, TrialResult, reason_of
+from autocomp.targets import Artifact, Run, load_target
 
-PACKAGES = ("torch", "onnxruntime", "onnx", "torch-pruning", "optuna", "ray", "numpy")
-KNOWN_EARLY = ("size_mb", "download_mb", "latency_ms", "latency_ratio", "params", "macs")
+SIZES = ("size_mb", "download_mb", "params", "macs")
+LATENCIES = ("latency_ms", "latency_ratio")
 SLACK = 0.1
 """A policy is stopped before retraining only if it breaks a bound by more than this fraction."""
+
+
+@dataclass
+class Findings:
+    """What a trial has come to so far, whatever becomes of it."""
+
+    clock: Clock = field(default_factory=Clock)
+    metrics: dict[str, float] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
 
 
 def run_trial(bench: Bench, number: int, policy: Policy, checkpoint: Path) -> TrialResult:
     """Carry out `policy`, measure what comes of it, and leave its checkpoint in `checkpoint`.
 
     The same policy and seed on the same machine give the same model. What is known to break a bound
-    before anything is retrained, and a loss that is not finite, stop the trial.
+    before anything is retrained, and a loss that is not finite, stop the trial. A policy that does
+    not fit the model raises `PolicyError`; whatever else goes wrong fails the trial, and the
+    traceback goes to log.txt beside the checkpoint.
     """
-    clock = Clock()
-    metrics: dict[str, float] = {}
-    skipped: list[str] = []
+    found = Findings()
     status: Status = "complete"
     reason = None
-
-    def fill(directory: Path) -> None:
-        work = Work(bench.dense.compressed(), bench)
-        skipped.extend(apply_(work, policy, clock))
-        skipped.extend(_lower_and_measure(work, policy, directory, metrics, clock))
-        write_json(directory / METRICS, metrics)
-        write_card(directory, policy, metrics, skipped)
-
     try:
-        _stop_if_hopeless(bench, policy, metrics, clock)
-        write_folder(checkpoint, fill)
+        _stop_if_hopeless(bench, policy, found)
+        write_folder(checkpoint, lambda directory: _carry_out(bench, policy, directory, found))
     except TrialStopped as stop:
         status, reason = "stopped", str(stop)
+    except UserError:
+        raise
+    except Exception as failure:
+        status, reason = "failed", reason_of(failure)
+        with (checkpoint.parent / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(traceback.format_exc())
     return TrialResult(
         number=number,
         policy_id=policy.id,
         status=status,
         reason=reason,
-        metrics=metrics,
-        skipped=tuple(skipped),
-        seconds=clock.seconds,
+        metrics=found.metrics,
+        skipped=(*bench.task.left_out(), *found.skipped),
+        seconds=found.clock.seconds,
         seed=bench.seed,
         versions=versions(),
     )
 
 
-def versions() -> dict[str, str]:
-    """The versions a result depends on, by package."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-
-
-def _lower_and_measure(
-    work: Work,
-    policy: Policy,
-    directory: Path,
-    metrics: dict[str, float],
-    clock: Clock,
-    measure_quality: bool = True,
-) -> tuple[str, ...]:
-    """Write the model into `directory` and add what it measures to `metrics`."""
-    bench, config = work.bench, work.bench.dense.config
-    with clock("lower"):
-        artifact = write_model(directory, bench.task, bench.target, work.compressed, policy)
-        write_config(
-            artifact,
-            work.compressed,
-            config.task,
-            bench.target,
-            config.steps,
-            config.dense_latency_ms,
+def _carry_out(bench: Bench, policy: Policy, directory: Path, found: Findings) -> None:
+    """Make the policy's checkpoint in `directory`, adding to what was found on the way."""
+    work = Work(bench.dense.compressed(), bench)
+    found.skipped += apply_(work, policy, found.clock)
+    with found.clock("lower"):
+        artifact, run = _lower(work, policy, directory)
+    found.skipped += artifact.skipped
+    with found.clock("evaluate"):
+        found.metrics |= quality(bench.task, run, "dev")[0]
+    with found.clock("measure"):
+        found.metrics |= cost(bench.task, work.compressed, artifact, bench.steps)
+        found.metrics |= _timing(bench, run, policy)
+        found.metrics["latency_own_ms"] = own_latency_ms(
+            bench.task, run, bench.raw_inputs, bench.target
         )
-        run = load_target(bench.target.kind).open(artifact, threads=bench.target.threads)
-    if measure_quality:
-        with clock("evaluate"):
-            metrics.update(quality(bench.task, run, "dev")[0])
-    with clock("measure"):
-        metrics.update(cost(bench.task, work.compressed, artifact, bench.steps))
-        # the dense model is its own reference
-        ratio = 1.0
-        if policy.steps:
-            timed = latency(
-                bench.task, run, bench.dense.run, bench.raw_inputs, bench.target, bench.steps
-            )
-            ratio = timed.ratio
-        metrics["latency_ratio"] = ratio
-        metrics["latency_ms"] = ratio * config.dense_latency_ms
-        metrics["latency_own_ms"] = own_latency_ms(bench.task, run, bench.raw_inputs, bench.target)
-    return artifact.skipped
+    write_json(directory / METRICS, found.metrics)
+    write_card(directory, policy, bench.target, found.metrics, found.skipped)
+    seal(directory)
 
 
-def _stop_if_hopeless(
-    bench: Bench, policy: Policy, metrics: dict[str, float], clock: Clock
-) -> None:
+def _lower(work: Work, policy: Policy, directory: Path) -> tuple[Artifact, Run]:
+    """Write the model as it would ship, and open it."""
+    bench, config = work.bench, work.bench.dense.config
+    artifact = write_model(directory, bench.task, bench.target, work.compressed, policy)
+    write_config(
+        artifact,
+        work.compressed,
+        config.task,
+        bench.target,
+        config.seed,
+        config.steps,
+        config.dense_latency_ms,
+    )
+    return artifact, load_target(bench.target.kind).open(artifact, threads=bench.target.threads)
+
+
+def _timing(bench: Bench, run: Run, policy: Policy) -> dict[str, float]:
+    """Latency beside the dense model, and the ends of the ratio's 95 % interval.
+
+    The dense model is its own reference, at 1.
+    """
+    ratio = low = high = 1.0
+    if policy.steps:
+        timed = latency(
+            bench.task, run, bench.dense.run, bench.raw_inputs, bench.target, bench.steps
+        )
+        ratio, (low, high) = timed.ratio, timed.interval
+    return {
+        "latency_ratio": ratio,
+        "latency_ratio_low": low,
+        "latency_ratio_high": high,
+        "latency_ms": ratio * bench.dense.config.dense_latency_ms,
+    }
+
+
+def _stop_if_hopeless(bench: Bench, policy: Policy, found: Findings) -> None:
     """Stop a policy whose size or latency, known without retraining, clearly breaks a bound."""
     bounds = [
         one
         for one in bench.objectives
-        if one.metric in KNOWN_EARLY and (one.at_most or one.at_least)
+        if one.metric in SIZES + LATENCIES and (one.at_most or one.at_least)
     ]
     steps = tuple(step for step in policy.steps if step.kind not in ("retrain", "gamma_l1"))
     if not bounds or not steps or len(steps) == len(policy.steps):
         return
-    early: dict[str, float] = {}
-    with clock("probe"), tempfile.TemporaryDirectory() as folder:
-        work = Work(bench.dense.compressed(), bench)
-        apply_(work, Policy(steps=steps), Clock())
-        _lower_and_measure(work, policy, Path(folder), early, Clock(), measure_quality=False)
+    with found.clock("probe"):
+        early = _probe(bench, Policy(steps=steps), any(one.metric in LATENCIES for one in bounds))
     for one in bounds:
-        dense = bench.dense.metrics.get(one.metric)
-        excess = one.violation(early[one.metric], dense)
+        excess = one.violation(early[one.metric], bench.dense.metrics.get(one.metric))
         if excess > SLACK:
-            metrics.update(early)
+            found.metrics |= early
             raise TrialStopped(
                 f"before retraining, {one.metric} is {early[one.metric]:.4g} "
                 f"and so {excess:.0%} beyond its bound"
             )
+
+
+def _probe(bench: Bench, policy: Policy, is_timed: bool) -> dict[str, float]:
+    """What the policy's artefact weighs, and how fast it is if that is asked, untrained."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Work(bench.dense.compressed(), bench)
+        apply_(work, policy, Clock())
+        artifact, run = _lower(work, policy, Path(folder))
+        timed = _timing(bench, run, policy) if is_timed else {}
+        return sizes(bench.task, work.compressed, artifact, bench.steps) | timed

@@ -4,7 +4,8 @@
 
 A search on small scenes is started; five times its driver and five times one of its workers get
 SIGKILL. The same command resumes it. Every result that was ever on disk must stay as it was, and
-the study must end with the number of trials that was asked for, each policy run once.
+the study must end with the number of trials that was asked for, each policy run once, and without
+half-written files.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from autocomp.study.provenance import commit, machine, versions
+from autocomp.provenance import commit, machine, versions
 
 SPACE = """
 task:
@@ -149,6 +150,8 @@ def _report(
     numbers = [result["number"] for result in results]
     statuses = [result["status"] for result in results]
     once = len(set(policies)) == len(policies)
+    leftovers = sorted(str(path.relative_to(study)) for path in study.rglob(".*"))
+    whole = not lost and not leftovers
     return {
         "command": " ".join(["python", *sys.argv]),
         "seed": seed,
@@ -162,7 +165,8 @@ def _report(
         "reasons": [result["reason"] for result in results if result["reason"]],
         "results_lost_or_changed": lost,
         "every_policy_run_once": once,
-        "passed": not lost and once and code == 0 and numbers == list(range(trials)),
+        "leftovers": leftovers,
+        "passed": whole and once and code == 0 and numbers == list(range(trials)),
     }
 
 

@@ -23,7 +23,7 @@ MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path 
 # a part imports from itself and from those in the lines above it
 LAYERING = (
     ("errors",),
-    ("decisions", "files", "patterns", "clock"),
+    ("decisions", "files", "patterns", "clock", "provenance"),
     ("policy", "results"),
     ("space", "words"),
     ("models",),
@@ -39,6 +39,7 @@ LAYERING = (
     ("ship",),
     ("report",),
     ("cli",),
+    ("__main__",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERING) for part in parts}
 ALLOWED = {("targets", "autocomp.compress.formats")}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny_models import changed, tiny_task, weights
 
-from autocomp.bench import Bench, compressible_layers, open_bench, prepare_dense
+from autocomp.bench import Bench, compressible_layers, find_dense, open_bench, prepare_dense
+from autocomp.errors import StudyError
 from autocomp.policy import STEPS, Policy
 from autocomp.space.space import SearchSpace
 
@@ -43,6 +46,34 @@ def test_a_dense_model_that_is_there_is_not_made_again(
 
     monkeypatch.setattr("autocomp.bench.dense_model", refuse)
     assert prepare_dense(space, tiny_study).metrics["size_mb"] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "differing"),
+    [
+        ({"seed": 7}, "another seed;"),
+        ({"target": {"kind": "onnxruntime", "threads": 2}}, "another target;"),
+        ({"min_count": 2}, "another task;"),
+        ({"seed": 7, "min_count": 2}, "another task and another seed;"),
+    ],
+    ids=["seed", "target", "task", "both"],
+)
+def test_a_dense_model_of_another_study_is_refused(
+    space: SearchSpace, tiny_study: Path, changes: dict[str, Any], differing: str
+) -> None:
+    seed = changes.get("seed", space.search.seed)
+    other = replace(
+        space,
+        task={**space.task, "min_count": changes.get("min_count", 1)},
+        target=changes.get("target", space.target),
+        search=space.search.model_copy(update={"seed": seed}),
+    )
+    with pytest.raises(StudyError, match=differing):
+        prepare_dense(other, tiny_study)
+
+
+def test_a_dense_model_that_is_not_there_is_not_found(space: SearchSpace, tmp_path: Path) -> None:
+    assert find_dense(space, tmp_path) is None
 
 
 def test_the_teacher_is_the_dense_model(bench: Bench) -> None:

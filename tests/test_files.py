@@ -1,11 +1,45 @@
 from __future__ import annotations
 
+import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from autocomp import files
+from autocomp.errors import DataError
+
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from autocomp import files
+
+moment = sys.argv[2]
+renames = 0
+rename, remove = Path.replace, shutil.rmtree
+
+def kill(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def counted(path, target):
+    global renames
+    renames += 1
+    kill() if moment == f"before rename {renames}" else None
+    return rename(path, target)
+
+Path.replace = counted
+if moment == "deleting the old":
+    shutil.rmtree = kill
+
+def fill(folder):
+    (folder / "new").write_text("half")
+    kill() if moment == "filling" else None
+
+files.write_folder(Path(sys.argv[1]) / "checkpoint", fill)
+"""
 
 
 def test_text_replaces_what_was_there(tmp_path: Path) -> None:
@@ -68,6 +102,81 @@ def test_a_failed_fill_leaves_the_old_folder_and_no_litter(tmp_path: Path) -> No
         files.write_folder(path, fail)
     assert [one.name for one in path.iterdir()] == ["old"]
     assert [one.name for one in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize(
+    ("moment", "left", "survivor"),
+    [
+        ("filling", ["checkpoint"], "old"),
+        ("before rename 1", ["checkpoint"], "old"),
+        ("before rename 2", [], "old"),
+        ("deleting the old", ["checkpoint"], "new"),
+    ],
+)
+def test_a_kill_costs_no_folder(
+    tmp_path: Path, moment: str, left: list[str], survivor: str
+) -> None:
+    files.write_folder(tmp_path / "checkpoint", _fill("old"))
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), moment], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [one.name for one in tmp_path.glob("[!.]*")] == left
+    assert list(tmp_path.glob(".checkpoint.*"))
+    files.clear_leftovers(tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == ["checkpoint"]
+    assert [one.name for one in (tmp_path / "checkpoint").iterdir()] == [survivor]
+
+
+def test_a_replacement_that_fails_leaves_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint"
+    files.write_folder(path, _fill("old"))
+    rename = Path.replace
+
+    def refuse(one: Path, target: Path) -> Path:
+        if one.suffix == files.UNFINISHED:
+            raise OSError(5, "Input/output error")
+        return rename(one, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        files.write_folder(path, _fill("new"))
+    assert [one.name for one in path.iterdir()] == ["old"]
+    assert [one.name for one in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_only_our_leftovers_are_cleared(tmp_path: Path) -> None:
+    others = {".gitignore", ".notes.old", ".space.yaml.swp", "a.tmp", ".git"}
+    for name in (*others, ".front.json.ab12_xyz.tmp"):
+        (tmp_path / name).write_text("")
+    files.clear_leftovers(tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == others
+
+
+def test_everything_written_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[int] = set()
+    sync = os.fsync
+
+    def note(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        sync(handle)
+
+    def fill(folder: Path) -> None:
+        (folder / "below").mkdir()
+        (folder / "below" / "weights").write_text("weights")
+
+    monkeypatch.setattr(os, "fsync", note)
+    path = tmp_path / "checkpoint"
+    files.write_folder(path, fill)
+    files.write_text(tmp_path / "a.txt", "text")
+    written = [tmp_path, *tmp_path.rglob("*")]
+    assert len(written) == 5
+    assert {one.stat().st_ino for one in written} <= synced
+
+
+def test_a_user_without_a_home_is_named() -> None:
+    with pytest.raises(DataError, match=r"root: must be a path, but got '~nobody-here/x'"):
+        files.resolve_path("~nobody-here/x", "root", DataError)
 
 
 def test_the_cache_folder_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,14 @@ STEPS: list[dict[str, Any]] = [
     {**RETRAIN, "distill": 0.5, "hidden": 0.1},
     {"kind": "quantize", "layers": "**", "bits": {"encoder": 8, "decoder": 4}},
 ]
-TIMES = {"latency_ms", "latency_ratio", "latency_own_ms", "peak_rss_mb"}
+TIMES = {
+    "latency_ms",
+    "latency_ratio",
+    "latency_ratio_low",
+    "latency_ratio_high",
+    "latency_own_ms",
+    "peak_rss_mb",
+}
 
 
 def policy(*steps: dict[str, Any]) -> Policy:
@@ -169,6 +176,34 @@ def test_a_policy_that_does_not_fit_raises_and_leaves_nothing(bench: Bench, tmp_
     with pytest.raises(PolicyError, match=r"prune_heads\.layers: must match a layer"):
         run_trial(bench, 5, wrong, tmp_path / "checkpoint")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_fails_halfway_keeps_what_it_spent(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("autocomp.trial.quality", run_out)
+    result = run_trial(bench, 5, policy(RETRAIN), tmp_path / "checkpoint")
+    assert result.status == "failed"
+    assert result.reason == "out of memory: DefaultCPUAllocator: can't allocate memory"
+    assert result.seconds["retrain"] > 0
+    assert "run_out" in (tmp_path / "log.txt").read_text()
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_only_a_latency_bound_times_before_retraining(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("timed")
+
+    monkeypatch.setattr("autocomp.trial.latency", refuse)
+    steps = policy({"kind": "prune_width", "layers": "decoder", "ratio": 0.5}, RETRAIN)
+    for metric, status in (("size_mb", "stopped"), ("latency_ratio", "failed")):
+        strict = replace(bench, objectives=(Objective(metric, at_most=Bound(0.001)),))
+        assert run_trial(strict, 5, steps, tmp_path / "checkpoint").status == status
 
 
 def test_a_checkpoint_replaces_an_older_one_whole(bench: Bench, tmp_path: Path) -> None:

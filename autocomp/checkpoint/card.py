@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from autocomp.checkpoint.folder import CARD
 from autocomp.files import write_text
 from autocomp.policy import Policy
+from autocomp.targets import TargetSettings
 from autocomp.words import describe
 
 UNITS = {"size_mb": "MB", "download_mb": "MB", "latency_ms": "ms", "peak_rss_mb": "MB"}
 
 
 def write_card(
-    directory: Path, policy: Policy, metrics: Mapping[str, float], skipped: Sequence[str]
+    directory: Path,
+    policy: Policy,
+    target: TargetSettings,
+    metrics: Mapping[str, float],
+    skipped: Sequence[str],
 ) -> None:
     """Write README.md into the checkpoint's folder."""
     sections = [
@@ -22,7 +28,7 @@ def write_card(
         "## How it was made",
         "\n".join(f"{number}. {phrase}" for number, phrase in enumerate(describe(policy), 1)),
         "## How it measured",
-        "Quality on the dev split; size, time and memory of these files in ONNX Runtime, batch 1.",
+        f"Quality on the dev split; size, time and memory of these files in {_setting(target)}.",
         "| metric | value |\n|---|---|\n"
         + "\n".join(
             f"| {name} | {value:.6g} {UNITS.get(name, '')}".rstrip() + " |"
@@ -31,4 +37,9 @@ def write_card(
     ]
     if skipped:
         sections += ["## What was not done", "\n".join(f"- {line}" for line in skipped)]
-    write_text(directory / "README.md", "\n\n".join(sections) + "\n")
+    write_text(directory / CARD, "\n\n".join(sections) + "\n")
+
+
+def _setting(target: TargetSettings) -> str:
+    threads = "1 thread" if target.threads == 1 else f"{target.threads} threads"
+    return f"{target.kind} with {threads} and batch size {target.batch_size}"

@@ -1,7 +1,7 @@
 """A checkpoint: a folder with a model at its widths, its runtime files, and all they need.
 
 Nothing in it runs code when it is read: safetensors, JSON, YAML and ONNX. `config.json` names every
-file with its SHA-256, so one that was truncated or edited is found before it is used.
+other file with its SHA-256, so one that was truncated or edited is found before it is used.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 POLICY = "policy.yaml"
 METRICS = "metrics.json"
+CARD = "README.md"
+LATE = (METRICS, CARD)
+"""Written after `config.json`, for its size is among the metrics."""
 
 # a name without a slash cannot leave its folder
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
@@ -39,9 +42,9 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-
 class CheckpointConfig(Decision):
     """What `config.json` says.
 
-    `steps` is how many steps of a sequential model its latency is measured over, `dense_latency_ms`
-    what those took the dense model in the study. `files` maps each file to its SHA-256 and
-    `checksum` is that of everything else in this file.
+    `seed` is the study's. `steps` is how many steps of a sequential model its latency is measured
+    over, `dense_latency_ms` what those took the dense model in the study. `files` maps each file to
+    its SHA-256 and `checksum` is that of everything else in this file.
     """
 
     format: Literal[1] = 1
@@ -50,6 +53,7 @@ class CheckpointConfig(Decision):
     tensors: dict[str, StoredTensor]
     graphs: dict[str, FileName]
     assets: tuple[FileName, ...]
+    seed: int = Field(ge=0)
     steps: int = Field(ge=1)
     dense_latency_ms: float = Field(ge=0)
     files: dict[FileName, str]
@@ -74,10 +78,15 @@ def write_config(
     compressed: Compressed,
     task: dict[str, Any],
     target: TargetSettings,
+    seed: int,
     steps: int,
     dense_latency_ms: float,
 ) -> None:
-    """Write `config.json` for what `write_model` wrote; `task` is the space file's section."""
+    """Write `config.json` for what `write_model` wrote; `task` is the space file's section.
+
+    It has its final size from now on; `seal` makes it whole when the metrics and the card are
+    written.
+    """
     names = [*artifact.graphs.values(), *artifact.assets, WEIGHTS, POLICY]
     config = CheckpointConfig(
         task=task,
@@ -85,12 +94,22 @@ def write_config(
         tensors=describe(compressed),
         graphs=artifact.graphs,
         assets=artifact.assets,
+        seed=seed,
         steps=steps,
         dense_latency_ms=dense_latency_ms,
-        files={name: _sha256(artifact.directory / name) for name in names},
+        files={
+            **{name: _sha256(artifact.directory / name) for name in names},
+            **dict.fromkeys(LATE, "0" * 64),
+        },
     )
-    config = config.model_copy(update={"checksum": content_id(config)})
-    write_json(artifact.directory / CONFIG, config.model_dump(mode="json"))
+    _write_signed(artifact.directory, config)
+
+
+def seal(directory: Path) -> None:
+    """Put the hashes of the metrics and the card into `config.json`; nothing is written after."""
+    config = _read_config(directory)
+    late = {name: _sha256(directory / name) for name in LATE}
+    _write_signed(directory, config.model_copy(update={"files": config.files | late}))
 
 
 def download_mb(artifact: Artifact) -> float:
@@ -120,9 +139,9 @@ class Checkpoint:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What the study measured; empty if it was never written."""
+        """What the study measured."""
         path = self.directory / METRICS
-        metrics = _read_json(path) if path.exists() else {}
+        metrics = _read_json(path)
         if not all(isinstance(value, int | float) for value in metrics.values()):
             raise CheckpointError(f"{path}: must map names to numbers, but does not")
         return metrics
@@ -155,15 +174,10 @@ def open_checkpoint(directory: Path | str) -> Checkpoint:
     directory = Path(directory)
     if not directory.is_dir():
         raise CheckpointError(f"{directory}: must be a checkpoint folder, but there is none")
-    path = directory / CONFIG
-    if not path.is_file():
-        raise CheckpointError(f"{directory}: must hold a {CONFIG}, but has none")
-    config = validate(CheckpointConfig, _read_json(path), str(path), CheckpointError)
-    if config.checksum != content_id(config.model_copy(update={"checksum": ""})):
-        raise CheckpointError(f"{path}: must be as autocomp wrote it, but it was edited")
-    for name in (*config.graphs.values(), *config.assets, WEIGHTS, POLICY):
+    config = _read_config(directory)
+    for name in (*config.graphs.values(), *config.assets, WEIGHTS, POLICY, *LATE):
         if name not in config.files:
-            raise CheckpointError(f"{path}: files must name {name}, but does not")
+            raise CheckpointError(f"{directory / CONFIG}: files must name {name}, but does not")
     for name, expected in config.files.items():
         file = directory / name
         if not file.is_file():
@@ -171,6 +185,25 @@ def open_checkpoint(directory: Path | str) -> Checkpoint:
         if _sha256(file) != expected:
             raise CheckpointError(f"{file}: must be as autocomp wrote it, but it was changed")
     return Checkpoint(directory, config)
+
+
+def _read_config(directory: Path) -> CheckpointConfig:
+    path = directory / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{directory}: must hold a {CONFIG}, but has none")
+    config = validate(CheckpointConfig, _read_json(path), str(path), CheckpointError)
+    if config.checksum != _checksum(config):
+        raise CheckpointError(f"{path}: must be as autocomp wrote it, but it was edited")
+    return config
+
+
+def _write_signed(directory: Path, config: CheckpointConfig) -> None:
+    signed = config.model_copy(update={"checksum": _checksum(config)})
+    write_json(directory / CONFIG, signed.model_dump(mode="json"))
+
+
+def _checksum(config: CheckpointConfig) -> str:
+    return content_id(config.model_copy(update={"checksum": ""}))
 
 
 def _sha256(path: Path) -> str:

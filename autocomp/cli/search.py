@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,8 +84,9 @@ def run(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Carry out one policy and measure it beside the dense model."""
-    from autocomp.bench import open_bench, prepare_dense
+    from autocomp.bench import find_dense, open_bench, prepare_dense
     from autocomp.space.space import SearchSpace
+    from autocomp.study.store import StudyStore
     from autocomp.trial import run_trial
 
     loaded = SearchSpace.load(space)
@@ -92,8 +94,10 @@ def run(
     _check_fits(loaded, chosen)
     _check_out(out)
     directory = directory or RESULTS / space.stem
-    with watch([]) as (on_training, _):
-        prepare_dense(loaded, directory, on_training)
+    with watch([]) as (on_training, _), closing(StudyStore(directory)) as store:
+        if find_dense(loaded, directory) is None:
+            store.lock()
+            prepare_dense(loaded, directory, on_training)
     bench = open_bench(loaded, directory)
     logger.info("carrying out %s", policy)
     result = run_trial(bench, 0, chosen, out)

@@ -63,13 +63,12 @@ class _Coupled:
     reason: str | None
 
 
-def channel_layers(module: nn.Module, example_inputs: Inputs, prefix: str = "") -> list[str]:
+def channel_layers(module: nn.Module, example_inputs: Inputs) -> list[str]:
     """Names of the Conv2d layers whose output channels can be removed, in the model's order.
 
-    Depthwise convolutions are not among them: they follow the layer that feeds them. `prefix` is
-    put before each name, for a module that is a part of the model ("encoder.").
+    Depthwise convolutions are not among them: they follow the layer that feeds them.
     """
-    names = _names(module, prefix)
+    names = _names(module)
     inputs = _as_tuple(example_inputs)
     with _traced(module, inputs) as graph:
         coupled = _coupled(graph, module, inputs, names)
@@ -83,15 +82,14 @@ def prune_channels_(
     example_inputs: Inputs,
     gradients: Callable[[], None] | None = None,
     seed: int = 0,
-    prefix: str = "",
 ) -> list[str]:
     """Remove channels of the convolutions `step` means, in place; what was left alone, and why.
 
     `module` is run on `example_inputs` (positional); its outputs keep their shapes. Coupled layers
     lose the same channels, and their ratio is the mean over those the step matches. `gradients`
     runs forward and backward once a calibration batch, for criteria that need it (see
-    `measure_sensitivity`); the module is in evaluation mode when it is called. `prefix` is put
-    before each name, as in `channel_layers`. Each line returned is "layer: reason".
+    `measure_sensitivity`); the module is in evaluation mode when it is called. Each line returned
+    is "layer: reason".
 
     Raises `PolicyError` if the step matches no convolution, if its criterion cannot score one, or
     if the pruned module does not compute what the dense one does without the channels.
@@ -99,7 +97,7 @@ def prune_channels_(
     ratio_of = step.ratio if isinstance(step.ratio, dict) else {"": step.ratio}
     if not any(ratio_of.values()):
         return []
-    names = _names(module, prefix)
+    names = _names(module)
     inputs = _as_tuple(example_inputs)
     with _traced(module, inputs) as graph:
         coupled = _coupled(graph, module, inputs, names)
@@ -294,8 +292,8 @@ def _traced(module: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[Any]:
             parameter.requires_grad_(trainable[name])
 
 
-def _names(module: nn.Module, prefix: str) -> Names:
-    return {layer: f"{prefix}{name}" for name, layer in module.named_modules()}
+def _names(module: nn.Module) -> Names:
+    return {layer: name for name, layer in module.named_modules()}
 
 
 def _as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -22,6 +20,7 @@ from autocomp.data.images import check_share, load_files
 from autocomp.data.split import CaptionSplit, SplitName
 from autocomp.decisions import Decision
 from autocomp.errors import DataError
+from autocomp.files import resolve_path
 
 IMAGE_FOLDERS = ("Images", "Flicker8k_Dataset", "Flickr8k_Dataset")
 CAPTION_FILES = ("captions.txt", "Flickr8k.token.txt")
@@ -125,16 +124,7 @@ def _token_pairs(file: Path, text: str) -> list[tuple[str, str]]:
 
 
 def _root(given: str) -> Path:
-    expanded = os.path.expandvars(given)
-    unset = re.search(r"\$\{?(\w+)", expanded)
-    if unset:
-        raise DataError(
-            f"root: {given}: the environment variable {unset[1]} must be set, but is not"
-        )
-    try:
-        root = Path(expanded).expanduser()
-    except RuntimeError as failure:
-        raise DataError(f"root: {given}: must be a folder, but {failure}") from None
+    root = resolve_path(given, "root", DataError)
     if not root.is_dir():
         raise DataError(f"{root}: must be the folder of Flickr8k, but there is no such folder")
     return root

@@ -16,6 +16,9 @@ from autocomp.evaluate.ngrams import Tokens
 from autocomp.evaluate.ptb import tokenize
 from autocomp.evaluate.rouge import rouge_l
 
+SCORES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "top_caption_share")
+"""What `CaptionScorer.score` always gives; `meteor` comes with Java."""
+
 
 class CaptionScorer:
     """Scores captions against references that are tokenised and counted once.
@@ -63,13 +66,6 @@ class CaptionScorer:
             rule = f"must be one for each of the {len(self._references)} images"
             raise UserError(f"candidates: {rule}, but got {len(candidates)}")
         return [tokenize(caption) for caption in candidates]
-
-
-def caption_metrics(
-    candidates: Sequence[str], references: Sequence[Sequence[str]], meteor: bool | None = None
-) -> dict[str, float]:
-    """`CaptionScorer.score` for references that are used once."""
-    return CaptionScorer(references, with_meteor=meteor).score(candidates)
 
 
 def _check_references(references: Sequence[Sequence[str]]) -> None:

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from autocomp.errors import StudyError, unknown
-from autocomp.report.titles import CONTROL_TRIAL, DENSE_TRIAL
-from autocomp.results import TrialResult
+from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL, TrialResult
 from autocomp.space.metrics import METRICS, Direction
 from autocomp.study.front import Front, directed, is_feasible, non_dominated
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autocomp.report.titles import CONTROL_TRIAL, DENSE_TRIAL, in_short, number, title
+from autocomp.report.titles import in_short, number, title
+from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL
 from autocomp.space.metrics import Direction
 from autocomp.study.front import Front, Member, directed
 
@@ -32,7 +33,7 @@ def front_table(front: Front) -> Table:
     columns |= {metric: title(metric) for metric in bounds}
     columns["policy"] = "policy"
     rows = [
-        {"trial": label, **_cells(metrics, front.dense, goals, bounds), "policy": policy}
+        {"trial": label, **_cells(metrics, front.reference, goals, bounds), "policy": policy}
         for label, metrics, policy in _trials(front, goals)
     ]
     return Table(columns, rows)

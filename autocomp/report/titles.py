@@ -7,8 +7,6 @@ from typing import Any
 
 from autocomp.policy import Policy
 
-DENSE_TRIAL, CONTROL_TRIAL = 0, 1
-
 TITLES = {
     "bleu_1": "BLEU-1",
     "bleu_2": "BLEU-2",

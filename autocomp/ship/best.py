@@ -23,24 +23,8 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }
 
 
-def better_dense(front: Front) -> Mapping[str, float] | None:
-    """The dense model's metrics, but the quality the control reached if that is higher.
-
-    Retraining alone may raise quality; a share of dense quality is a share of the better of both.
-    """
-    if front.dense is None or front.control is None:
-        return front.dense
-    control = front.control
-    return {
-        metric: max(value, control.get(metric, value))
-        if METRICS.get(metric) == "maximize"
-        else value
-        for metric, value in front.dense.items()
-    }
-
-
 REFERENCES: dict[str, Callable[[Front], Mapping[str, float] | None]] = {
-    "dense": better_dense,
+    "dense": lambda front: front.reference,
     "control": lambda front: front.control,
 }
 """What a number may be a multiple of, and where its metrics stand."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -66,14 +65,30 @@ def _probes(domain: Domain) -> list[Any]:
 
 
 def order_problems(items: Sequence[Item]) -> list[str]:
-    """What a policy as a whole refuses, whichever way the branches go."""
+    """What a policy as a whole refuses in some way the branches may go.
+
+    A policy's rules say of a step that none of some kind may come before it, or that one must come
+    after it. So each step is tried where it fares worst: after the first step that may be a
+    quantize, and before nothing but the steps that no branch leaves out.
+    """
+    kinds = [_one_of_each_kind(item) for item in items]
+    certain = [(index, one[0]) for index, one in enumerate(kinds) if len(one) == 1]
+    first: list[tuple[int, SearchStep | None]] = []
     lines: list[str] = []
-    for steps in itertools.product(*(_one_of_each_kind(item) for item in items)):
-        chosen = [(index, step) for index, step in enumerate(steps) if step is not None]
-        policy = {"steps": [step.example() for _, step in chosen]}
-        places = [str(index) for index, _ in chosen]
-        lines += [f"policy.{_placed(line, places)}" for line in complaints(Policy, policy, "")]
+    for index, options in enumerate(kinds):
+        after = [one for one in certain if one[0] > index]
+        for option in options:
+            lines += _complaints_about([*first, (index, option), *after])
+        first = first or [(index, one) for one in options if one and one.kind == "quantize"]
     return list(dict.fromkeys(lines))
+
+
+def _complaints_about(chosen: Sequence[tuple[int, SearchStep | None]]) -> list[str]:
+    """What a policy refuses about the steps chosen, each with its index in the space."""
+    steps = [(index, step.example()) for index, step in chosen if step is not None]
+    policy = {"steps": [example for _, example in steps]}
+    places = [str(index) for index, _ in steps]
+    return [f"policy.{_placed(line, places)}" for line in complaints(Policy, policy, "")]
 
 
 def _placed(line: str, places: Sequence[str]) -> str:

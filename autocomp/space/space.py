@@ -27,13 +27,14 @@ class SearchSettings(Decision):
     """How the space is searched.
 
     `timeout_s` is the most a single trial may take; `workers` processes run trials side by side
-    (None: as many as the machine has room for); `ladder` tries uniform policies before sampling.
+    (None: as many as there is room for; 0: none, trials run in the search's own process); `ladder`
+    tries uniform policies before sampling.
     """
 
     trials: int = Field(default=200, ge=1)
     sampler: Sampler = "tpe"
     seed: int = Field(default=0, ge=0)
-    workers: int | None = Field(default=None, ge=1)
+    workers: int | None = Field(default=None, ge=0)
     timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     ladder: bool = True
 
@@ -62,16 +63,6 @@ class SearchSpace:
     objectives: tuple[Objective, ...]
     steps: tuple[Item, ...]
     search: SearchSettings = field(default_factory=SearchSettings)
-
-    @property
-    def goals(self) -> tuple[Objective, ...]:
-        """The metrics that are optimised."""
-        return tuple(one for one in self.objectives if one.direction is not None)
-
-    @property
-    def constraints(self) -> tuple[Objective, ...]:
-        """The metrics that are bounded, optimised or not."""
-        return tuple(one for one in self.objectives if one.at_most or one.at_least)
 
     @property
     def id(self) -> str:

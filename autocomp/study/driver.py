@@ -12,7 +12,9 @@ import psutil
 
 from autocomp.bench import compressible_layers, open_bench, prepare_dense
 from autocomp.decisions import validate
-from autocomp.errors import SpaceError, StudyError
+from autocomp.errors import SpaceError, StudyError, unknown
+from autocomp.evaluate.meteor import java_available
+from autocomp.measure import COSTS
 from autocomp.policy import Policy
 from autocomp.results import TrialResult
 from autocomp.space.binding import BoundSpace, bind
@@ -26,6 +28,8 @@ from autocomp.tasks.registry import build_task
 
 WORKER_BYTES = 2_500_000_000
 """What a worker may need: a training step with its activations, and the features of a data set."""
+JVM_BYTES = 1_300_000_000
+"""What METEOR's Java adds to a worker."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,9 @@ def search(
     """Explore `space` until `trials` trials have results; the study, which a second call resumes.
 
     `space` is a space or its file; `directory` defaults to results/<the file's name>. `workers`
-    processes run trials side by side (default: the space's, else as many as the machine has room
-    for); 0 runs them in this process. `ray_address` names a running Ray cluster that shares this
-    file system. Raises `UserError` for what the user can mend.
+    processes run trials side by side (default: the space's, else as many as the machine or the
+    cluster has room for); 0 runs them in this process. `ray_address` names a running Ray cluster
+    that shares this file system. Raises `UserError` for what the user can mend.
     """
     listener = listener or Listener()
     if not isinstance(space, SearchSpace):
@@ -77,14 +81,23 @@ def search(
 
 
 def bind_space(space: SearchSpace) -> BoundSpace:
-    """`space` bound to the dense model of its own task."""
-    return bind(space, compressible_layers(build_task(space.task)))
+    """`space` bound to the dense model of its own task.
+
+    `SpaceError` for patterns that mean nothing in it and for objectives the task cannot measure.
+    """
+    task = build_task(space.task)
+    known = [*task.metric_names(), *COSTS]
+    unmeasured = [one.metric for one in space.objectives if one.metric not in known]
+    if unmeasured:
+        raise SpaceError(*(unknown("objectives", name, known) for name in unmeasured))
+    return bind(space, compressible_layers(task))
 
 
 def default_workers(threads: int) -> int:
     """As many workers of `threads` threads as this machine has cores and memory for."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    by_memory = psutil.virtual_memory().available // WORKER_BYTES
+    worker_bytes = WORKER_BYTES + (JVM_BYTES if java_available() else 0)
+    by_memory = psutil.virtual_memory().available // worker_bytes
     return int(max(1, min((cores or 1) // threads, by_memory)))
 
 
@@ -114,11 +127,13 @@ def _runner(
     factory = partial(make_run, space.to_yaml(), directory.resolve(), threads)
     if wanted == 0:
         return InProcessRunner(factory(), directory)
+    if wanted is None and ray_address is None:
+        wanted = default_workers(threads)
     from autocomp.study.ray_runner import RayRunner
 
     return RayRunner(
         factory,
-        workers=default_workers(threads) if wanted is None else wanted,
+        workers=wanted,
         threads=threads,
         timeout_s=space.search.timeout_s,
         directory=directory,

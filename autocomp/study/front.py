@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from autocomp.errors import StudyError
 from autocomp.policy import Policy
 from autocomp.space.metrics import METRICS, Direction
-from autocomp.space.objectives import Objective, parse_objectives
+from autocomp.space.objectives import Objective
 
 Point = tuple[float, ...]
 
@@ -111,6 +110,11 @@ class Front:
     hypervolume: float | None
     provenance: dict[str, Any]
 
+    @property
+    def reference(self) -> dict[str, float] | None:
+        """What shares of dense are shares of: see `better_dense`."""
+        return better_dense(self.dense, self.control)
+
     @classmethod
     def of(
         cls,
@@ -120,8 +124,9 @@ class Front:
         control: dict[str, float] | None,
         provenance: dict[str, Any],
     ) -> Front:
-        """The front of complete results; bounds are taken relative to `dense`."""
-        feasible = [one for one in results if is_feasible(one.metrics, objectives, dense)]
+        """The front of complete results; bounds are relative to the better of dense and control."""
+        reference = better_dense(dense, control)
+        feasible = [one for one in results if is_feasible(one.metrics, objectives, reference)]
         steered = directed(objectives)
         directions = [direction for _, direction in steered]
         points = [[one.metrics[metric] for metric, _ in steered] for one in feasible]
@@ -133,27 +138,6 @@ class Front:
             objectives=tuple(objectives),
             hypervolume=relative_hypervolume(members, objectives, dense),
             provenance=provenance,
-        )
-
-    @classmethod
-    def from_json(
-        cls, content: Mapping[str, Any], metrics: Mapping[str, Direction | None] = METRICS
-    ) -> Front:
-        """The front a front.json holds; `metrics` are the names that objectives may have."""
-        problems: list[str] = []
-        objectives = parse_objectives(content["objectives"], metrics, problems)
-        if problems:
-            raise StudyError(*(f"front.json: {problem}" for problem in problems))
-        return cls(
-            members=tuple(
-                Member(one["trial"], Policy.model_validate(one["policy"]), one["metrics"])
-                for one in content["front"]
-            ),
-            dense=content["dense"] and content["dense"]["metrics"],
-            control=content["control"] and content["control"]["metrics"],
-            objectives=objectives,
-            hypervolume=content["hypervolume"],
-            provenance=content["provenance"],
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -186,6 +170,23 @@ class Front:
             values = [one.metrics.get(name, "") for name in first + others]
             writer.writerow([one.trial, one.policy.id, *values])
         return text.getvalue()
+
+
+def better_dense(
+    dense: dict[str, float] | None, control: dict[str, float] | None
+) -> dict[str, float] | None:
+    """The dense model's metrics, but the quality the control reached if that is higher.
+
+    Retraining alone may raise quality; a share of dense quality is a share of the better of both.
+    """
+    if dense is None or control is None:
+        return dense
+    return {
+        metric: max(value, control.get(metric, value))
+        if METRICS.get(metric) == "maximize"
+        else value
+        for metric, value in dense.items()
+    }
 
 
 def directed(objectives: Iterable[Objective]) -> list[tuple[str, Direction]]:

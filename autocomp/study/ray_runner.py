@@ -21,8 +21,8 @@ from typing import Any
 
 from autocomp.errors import UserError
 from autocomp.policy import Policy
-from autocomp.results import TrialResult
-from autocomp.study.runners import Run, guarded, reason_of
+from autocomp.results import TrialResult, reason_of
+from autocomp.study.runners import Run, guarded
 from autocomp.study.watchdog import start_watchdog, stop_watchdog
 
 ENVIRONMENT = {
@@ -45,6 +45,8 @@ from ray.exceptions import (  # noqa: E402
 
 ATTEMPTS = 2
 OBJECT_STORE_BYTES = 100_000_000  # policies and results are all that passes through it
+OUR_VARIABLES = "AUTOCOMP_"
+"""What the names of those environment variables begin with that workers elsewhere need as well."""
 LONGEST_TEMP = 16  # characters; a socket's path must stay under 108 with what Ray appends
 REACHED_WITHIN_S = 10
 DIED = (RayActorError, WorkerCrashedError, OutOfMemoryError)
@@ -87,6 +89,7 @@ class _Worker:
 class RayRunner:
     """Runs trials in `workers` processes with `threads` OpenMP threads each.
 
+    Without `workers` there are as many as the machines that Ray runs on have cores for.
     `factory` takes no arguments and returns the run function; it is called once in every worker and
     must be picklable (a module's function, or a functools.partial of one). A trial that takes more
     than `timeout_s` seconds is stopped; one whose worker dies is run once more on a fresh worker,
@@ -97,21 +100,20 @@ class RayRunner:
         self,
         factory: Callable[[], Run],
         *,
-        workers: int = 1,
+        workers: int | None = 1,
         threads: int = 1,
         timeout_s: float | None = None,
         directory: Path | None = None,
         address: str | None = None,
     ) -> None:
-        self.capacity = workers
         self._timeout_s = timeout_s
         where = None if directory is None else directory.resolve()
         self._spec = (cloudpickle.dumps(factory), sys.path, where)
-        self._workers = [_Worker() for _ in range(workers)]
         self._options = {
             "num_cpus": threads if address else 0,  # Ray started here is all ours
             "runtime_env": {
                 "env_vars": {
+                    **{k: v for k, v in os.environ.items() if k.startswith(OUR_VARIABLES)},
                     "OMP_NUM_THREADS": str(threads),
                     "OMP_WAIT_POLICY": "PASSIVE",  # spinning on a shared core stalls the others
                     "GOMP_SPINCOUNT": "0",
@@ -123,8 +125,10 @@ class RayRunner:
         self._connected = not ray.is_initialized()
         if self._connected:
             self._connect(workers, address)
+        self.capacity = _room(threads) if workers is None else workers
+        self._workers = [_Worker() for _ in range(self.capacity)]
 
-    def _connect(self, workers: int, address: str | None) -> None:
+    def _connect(self, workers: int | None, address: str | None) -> None:
         logging.getLogger("ray").setLevel(logging.ERROR)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address is not None:
@@ -250,6 +254,12 @@ class RayRunner:
         if self._watchdog is not None:
             stop_watchdog(self._watchdog)
             self._watchdog = None
+
+
+def _room(threads: int) -> int:
+    """How many workers of `threads` threads fit on Ray's machines; one cannot span two of them."""
+    cores = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    return max(1, sum(int(count) // threads for count in cores))
 
 
 def _first_line(death: Exception) -> str:

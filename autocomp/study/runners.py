@@ -10,13 +10,10 @@ from typing import Protocol
 
 from autocomp.errors import TrialStopped
 from autocomp.policy import Policy
-from autocomp.results import TrialResult
+from autocomp.results import TrialResult, one_line, reason_of
 from autocomp.study.store import trial_folder
 
 Run = Callable[[int, Policy], TrialResult]
-
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate", "bad_alloc")
-"""How torch (CUDA and CPU), ONNX Runtime and the C++ library say that memory ran out."""
 
 
 class Runner(Protocol):
@@ -49,7 +46,7 @@ def guarded(run: Run, number: int, policy: Policy, directory: Path | None = None
         return run(number, policy)
     except TrialStopped as stop:
         return TrialResult(
-            number=number, policy_id=policy.id, status="stopped", reason=_one_line(str(stop))
+            number=number, policy_id=policy.id, status="stopped", reason=one_line(str(stop))
         )
     except Exception as failure:
         if directory is not None:
@@ -59,27 +56,12 @@ def guarded(run: Run, number: int, policy: Policy, directory: Path | None = None
         )
 
 
-def reason_of(failure: BaseException) -> str:
-    """One line that says what went wrong: "TypeName: message", or "out of memory: message"."""
-    message = _one_line(str(failure))
-    named = isinstance(failure, MemoryError) or any(
-        sign in message.lower() for sign in OUT_OF_MEMORY
-    )
-    kind = "out of memory" if named else type(failure).__name__
-    return f"{kind}: {message}" if message else kind
-
-
 def append_log(directory: Path, number: int, text: str) -> None:
     """Add text to the log of a trial of the study in `directory`."""
     folder = trial_folder(directory, number)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         log.write(text)
-
-
-def _one_line(text: str, longest: int = 300) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
 class InProcessRunner:

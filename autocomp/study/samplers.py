@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -47,9 +46,7 @@ def random(seed: int) -> BaseSampler:
 
 
 def gp(seed: int) -> BaseSampler:
-    """A Gaussian process: for at most 20 parameters, for it takes seconds a trial. Needs SciPy."""
-    if importlib.util.find_spec("scipy") is None:
-        raise UserError("search.sampler: gp needs SciPy, but it is missing; pip install scipy")
+    """A Gaussian process: for at most 20 parameters, for it takes seconds a trial."""
     return GPSampler(seed=seed)
 
 

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from autocomp.decisions import load_yaml, validate
 from autocomp.errors import StudyError
-from autocomp.files import write_json, write_text
+from autocomp.files import clear_leftovers, write_json, write_text
 from autocomp.policy import Policy
 from autocomp.results import TrialResult
 from autocomp.study.front import Front
@@ -32,7 +32,7 @@ def trial_folder(directory: Path, number: int) -> Path:
 
 
 class StudyStore:
-    """Reads and writes one study folder; `open` takes its lock, `close` gives it back.
+    """Reads and writes one study folder; `open` or `lock` takes its lock, `close` gives it back.
 
     Reading needs no lock. Every file is replaced whole, so a reader never sees half of one.
     """
@@ -42,20 +42,24 @@ class StudyStore:
         self.journal = self.directory / "journal.log"
         self._lock = FileLock(self.directory / "study.lock")
 
-    def open(self, space_yaml: str) -> None:
-        """Make or take over the folder for the space; `StudyError` if that cannot be done."""
+    def lock(self) -> None:
+        """Make the folder and lock it for this process; `StudyError` if that cannot be done."""
         try:
-            (self.directory / "trials").mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise StudyError(
-                f"{self.directory}: must be used by one search at a time, but another one is "
-                "running in it; wait for it to end, or choose another folder"
+                f"{self.directory}: must be used by one search or run at a time, but another is "
+                "at work in it; wait for it to end, or choose another folder"
             ) from None
         except (OSError, NotImplementedError) as failure:
             raise StudyError(
                 f"{self.directory}: must be a folder that can be written, but {failure}"
             ) from None
+
+    def open(self, space_yaml: str) -> None:
+        """Make or take over the folder for the space; `StudyError` if that cannot be done."""
+        self.lock()
         try:
             self._take_over(space_yaml)
         except OSError as failure:
@@ -68,9 +72,12 @@ class StudyStore:
             raise
 
     def _take_over(self, space_yaml: str) -> None:
+        self._clear_leftovers()
         path = self.directory / "space.yaml"
         # before its first trial a study has nothing that another space could spoil
-        has_trials = next((self.directory / "trials").iterdir(), None) is not None
+        trials = self.directory / "trials"
+        trials.mkdir(exist_ok=True)
+        has_trials = next(trials.iterdir(), None) is not None
         if has_trials and path.exists():
             self._check_same_space(path.read_text(encoding="utf-8"), space_yaml)
         elif has_trials:
@@ -97,7 +104,15 @@ class StudyStore:
 
     def close(self) -> None:
         """Release the lock; harmless when it is not held."""
-        self._lock.release()
+        try:
+            if self.is_open:  # workers that were killed have left theirs
+                self._clear_leftovers()
+        finally:
+            self._lock.release()
+
+    def _clear_leftovers(self) -> None:
+        for folder in (self.directory, *(self.directory / "trials").glob("[0-9]*")):
+            clear_leftovers(folder)
 
     @property
     def is_open(self) -> bool:

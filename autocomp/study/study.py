@@ -18,16 +18,15 @@ from typing import Any
 
 from autocomp.errors import StudyError
 from autocomp.policy import Policy
-from autocomp.results import TrialResult
+from autocomp.provenance import commit, machine, versions
+from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL, TrialResult
 from autocomp.space.binding import BoundSpace
 from autocomp.space.metrics import METRICS, Direction
 from autocomp.space.space import SearchSpace
-from autocomp.study.front import Front, Member, directed, violations
+from autocomp.study.front import Front, Member, better_dense, directed, violations
 from autocomp.study.proposals import Proposer
-from autocomp.study.provenance import commit, machine, versions
 from autocomp.study.store import StudyStore
 
-DENSE, CONTROL = 0, 1
 LONGEST_LADDER = 15
 
 
@@ -102,9 +101,9 @@ class Study:
             seed=search.seed,
             ladder=rungs,
         )
-        if DENSE in self.results and self.results[DENSE].status != "complete":
-            self._store.drop_result(DENSE)
-            del self.results[DENSE]
+        if DENSE_TRIAL in self.results and self.results[DENSE_TRIAL].status != "complete":
+            self._store.drop_result(DENSE_TRIAL)
+            del self.results[DENSE_TRIAL]
         for number in self._proposer.open_numbers:
             if number in self.results:
                 self._tell(self.results[number])
@@ -139,7 +138,7 @@ class Study:
     @property
     def dense(self) -> dict[str, float] | None:
         """The metrics of the uncompressed model, once they are known."""
-        return self._metrics_of(DENSE)
+        return self._metrics_of(DENSE_TRIAL)
 
     def _metrics_of(self, number: int) -> dict[str, float] | None:
         result = self.results.get(number)
@@ -160,7 +159,7 @@ class Study:
             members,
             self.space.objectives,
             self.dense,
-            self._metrics_of(CONTROL),
+            self._metrics_of(CONTROL_TRIAL),
             self._provenance(),
         )
 
@@ -170,8 +169,8 @@ class Study:
         policy = self.policies.get(number)
         if metrics is None or policy is None or self.dense is None:
             return None
-        dense_policy = self.policies.get(DENSE)
-        if number == CONTROL and dense_policy is not None and policy.id == dense_policy.id:
+        dense_policy = self.policies.get(DENSE_TRIAL)
+        if number == CONTROL_TRIAL and dense_policy is not None and policy.id == dense_policy.id:
             return None
         return Member(number, policy, metrics)
 
@@ -198,10 +197,10 @@ class Study:
         with self._timed():
             if self._unfinished:
                 number = self._unfinished.popleft()
-                if number in (DENSE, CONTROL):
+                if number in (DENSE_TRIAL, CONTROL_TRIAL):
                     self._proposer.add_empty(number)
                 return number, self.policies[number]
-            if DENSE in self.policies and self.dense is None:
+            if DENSE_TRIAL in self.policies and self.dense is None:
                 return None
             return self._new_trial()
 
@@ -211,7 +210,7 @@ class Study:
         if policy is not None:
             self._proposer.add_empty(number)
             self._remember(number, policy)
-            if number == CONTROL and policy.id == self.policies[DENSE].id:
+            if number == CONTROL_TRIAL and policy.id == self.policies[DENSE_TRIAL].id:
                 self._record_same_control()
                 return self._new_trial()
             return number, policy
@@ -223,7 +222,7 @@ class Study:
         return number, policy
 
     def _fixed(self, number: int) -> Policy | None:
-        return {DENSE: Policy(), CONTROL: self._control}.get(number)
+        return {DENSE_TRIAL: Policy(), CONTROL_TRIAL: self._control}.get(number)
 
     def _remember(self, number: int, policy: Policy) -> None:
         self._store.write_policy(number, policy)
@@ -233,8 +232,8 @@ class Study:
     def _record_same_control(self) -> None:
         """Without a retrain step the control is the dense model: its result holds for both."""
         reason = "the space has no retrain step: the control is the dense model"
-        dense = self.results[DENSE]
-        self._record(dense.model_copy(update={"number": CONTROL, "reason": reason}))
+        dense = self.results[DENSE_TRIAL]
+        self._record(dense.model_copy(update={"number": CONTROL_TRIAL, "reason": reason}))
 
     def record(self, result: TrialResult) -> None:
         """Keep a result: result.json, the sampler, the front, then what is off it is cleaned up.
@@ -245,7 +244,7 @@ class Study:
         with self._timed():
             self._record(self._checked(result))
         final = self.results[result.number]
-        if result.number == DENSE and final.status != "complete":
+        if result.number == DENSE_TRIAL and final.status != "complete":
             raise StudyError(
                 f"{self.directory}: the dense model (trial 0) must complete, but it "
                 f"{'was stopped' if final.status == 'stopped' else 'failed'}: {final.reason}; "
@@ -269,7 +268,7 @@ class Study:
         self._front = self._front_of([*self._front.members, *([new] if new else [])])
         self._write_front()
         self._drop_checkpoints([*before, result.number])
-        if result.number == DENSE:
+        if result.number == DENSE_TRIAL:
             self._write_header()
 
     def _tell(self, result: TrialResult) -> None:
@@ -277,14 +276,15 @@ class Study:
         values = [result.metrics[metric] for metric, _ in steered if metric in result.metrics]
         broken = {}
         if self.dense is not None:
-            broken = violations(result.metrics, self.space.objectives, self.dense)
+            reference = better_dense(self.dense, self._metrics_of(CONTROL_TRIAL))
+            broken = violations(result.metrics, self.space.objectives, reference)
         self._proposer.tell(result, values, broken)
 
     def _write_front(self) -> None:
         self._store.write_front(self._front)
 
     def _drop_checkpoints(self, numbers: Mapping[int, Any] | list[int]) -> None:
-        kept = {DENSE, CONTROL, *(member.trial for member in self._front.members)}
+        kept = {DENSE_TRIAL, CONTROL_TRIAL, *(member.trial for member in self._front.members)}
         for number in numbers:
             if number not in kept:
                 self._store.drop_checkpoint(number)

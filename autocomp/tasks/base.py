@@ -82,6 +82,9 @@ class Task(Protocol):
     def channel_graph(self, model: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """The part whose channels can be pruned, under the model's own names, and its inputs."""
 
+    def left_out(self) -> list[str]:
+        """What of the splits read so far could not be used, one line a split, and why."""
+
     def size(self, split: SplitName) -> int:
         """Number of examples in a split."""
 
@@ -99,6 +102,9 @@ class Task(Protocol):
 
     def metrics(self, predictions: Sequence[Any], split: SplitName) -> dict[str, float]:
         """The quality of predictions for the first `len(predictions)` examples of a split."""
+
+    def metric_names(self) -> tuple[str, ...]:
+        """The names that `metrics` gives on this machine."""
 
     def write_assets(self, directory: Path) -> list[str]:
         """Write what inference needs beside the graphs; the names of the files written."""

@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from autocomp.data.captions import CaptionSplit, DataSettings, SplitName, load_split
 from autocomp.data.images import read_image
-from autocomp.data.tokenizer import Tokenizer
+from autocomp.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from autocomp.decisions import Decision
-from autocomp.evaluate.captions import CaptionScorer
+from autocomp.evaluate.captions import SCORES, CaptionScorer
+from autocomp.evaluate.meteor import java_available
 from autocomp.files import write_json
 from autocomp.models.cnn_transformer import (
     CnnTransformer,
@@ -30,12 +31,13 @@ from autocomp.models.cnn_transformer import (
 )
 from autocomp.models.reshape import tensors
 from autocomp.tasks.base import Batch, Graph, Outputs, Run
-from autocomp.tasks.decoding import BOS, EOS, PAD, Generation, generate
+from autocomp.tasks.decoding import Generation, generate
 from autocomp.tasks.dense import DenseSettings
 from autocomp.tasks.features import backbone_features
 
 BACKBONE = "encoder.backbone."
 SHOWN_SKIPS = 10
+HASHED_AT_ONCE = 256
 log = logging.getLogger(__name__)
 
 
@@ -81,12 +83,13 @@ class Captioning:
 
     def split(self, name: SplitName) -> CaptionSplit:
         if name not in self._splits:
-            split = load_split(self.settings.data, name)
-            if split.skipped:
-                shown = "; ".join(split.skipped[:SHOWN_SKIPS])
-                log.warning("%s: %d skipped: %s", name, len(split.skipped), shown)
-            self._splits[name] = split
+            self._splits[name] = load_split(self.settings.data, name)
+            for line in _left_out(self._splits[name]):
+                log.warning(line)
         return self._splits[name]
+
+    def left_out(self) -> list[str]:
+        return [line for split in self._splits.values() for line in _left_out(split)]
 
     def build(self) -> CnnTransformer:
         settings = self.settings
@@ -100,9 +103,7 @@ class Captioning:
             )
 
     def fingerprint(self) -> str:
-        split = self.split("train")
-        digest = hashlib.sha256(repr(split.images.shape).encode())
-        digest.update(np.ascontiguousarray(split.images[:: max(1, len(split) // 64)]).tobytes())
+        digest = hashlib.sha256(self._images_id.encode())
         for tokens in self._tokens:
             digest.update(tokens.tobytes())
         for tensor in tensors(self.build()).values():
@@ -120,7 +121,7 @@ class Captioning:
         features = [
             None
             if index == 0 and trains_backbone
-            else backbone_features(_captioner(model), images, keep=index > 0)
+            else backbone_features(_captioner(model), images, self._images_id, keep=index > 0)
             for index, model in enumerate(models)
         ]
         generator = np.random.default_rng(seed)
@@ -136,6 +137,15 @@ class Captioning:
                     else {"features": own[rows], "tokens": captions}
                     for own in features
                 )
+
+    @cached_property
+    def _images_id(self) -> str:
+        """A name for the pixels of the training images."""
+        images = self.split("train").images
+        digest = hashlib.sha256(repr(images.shape).encode())
+        for start in range(0, len(images), HASHED_AT_ONCE):
+            digest.update(images[start : start + HASHED_AT_ONCE].tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def _tokens(self) -> list[np.ndarray]:
@@ -168,6 +178,11 @@ class Captioning:
         inputs, targets = tokens[:, :-1], tokens[:, 1:].reshape(-1)
         logits, hidden = model(inputs, batch.get("images"), batch.get("features"))
         real = targets != PAD
+        # what stands at a padded position says nothing, and varies with the longest caption
+        hidden = {
+            name: state.flatten(0, 1)[real] if name.startswith("decoder.") else state
+            for name, state in hidden.items()
+        }
         logits = logits.reshape(-1, logits.shape[-1])[real]  # (N, V)
         loss = functional.cross_entropy(
             logits.float(), targets[real], label_smoothing=label_smoothing
@@ -242,6 +257,10 @@ class Captioning:
         tokens = [min(len(prediction.split()) + 1, longest) for prediction in predictions]
         return {**scores, "mean_tokens": float(np.mean(tokens))}
 
+    def metric_names(self) -> tuple[str, ...]:
+        has_meteor = java_available() if self.settings.meteor is None else self.settings.meteor
+        return (*SCORES, *(["meteor"] if has_meteor else []), "mean_tokens")
+
     def write_assets(self, directory: Path) -> list[str]:
         self.tokenizer.save(directory / "tokenizer.json")
         preprocessing = {
@@ -252,6 +271,14 @@ class Captioning:
         }
         write_json(directory / "preprocessing.json", preprocessing)
         return ["tokenizer.json", "preprocessing.json"]
+
+
+def _left_out(split: CaptionSplit) -> list[str]:
+    if not split.skipped:
+        return []
+    more = len(split.skipped) - SHOWN_SKIPS
+    shown = "; ".join(split.skipped[:SHOWN_SKIPS]) + (f"; and {more} more" if more > 0 else "")
+    return [f"{split.name}: {len(split.skipped)} skipped: {shown}"]
 
 
 def _captioner(model: nn.Module) -> CnnTransformer:

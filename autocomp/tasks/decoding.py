@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
+from autocomp.data.tokenizer import BOS, EOS, PAD, UNK
 from autocomp.decisions import Decision
 from autocomp.tasks.base import Run
 
-PAD, BOS, EOS, UNK = 0, 1, 2, 3
 State = dict[str, np.ndarray]
 
 

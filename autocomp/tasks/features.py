@@ -16,13 +16,15 @@ from autocomp.models.cnn_transformer import CnnTransformer
 BATCH_SIZE = 64
 
 
-def backbone_features(model: CnnTransformer, images: np.ndarray, keep: bool) -> Tensor:
-    """Features (N, S, C) fp16 of images (N, H, W, 3).
+def backbone_features(
+    model: CnnTransformer, images: np.ndarray, images_id: str, keep: bool
+) -> Tensor:
+    """Features (N, S, C) fp16 of images (N, H, W, 3), which `images_id` names.
 
     With `keep` they are stored in the cache, for the processes of a study to share; otherwise they
     are read from there if they are there, and held in memory if not.
     """
-    path = _path(model, images)
+    path = _path(model, images_id)
     if not path.exists():
         features = _compute(model, images)
         if not keep:
@@ -51,10 +53,9 @@ def _compute(model: CnnTransformer, images: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _path(model: CnnTransformer, images: np.ndarray) -> Path:
+def _path(model: CnnTransformer, images_id: str) -> Path:
     """Where the features are kept: named after the backbone's weights and the images."""
-    digest = hashlib.sha256(np.ascontiguousarray(images[:: max(1, len(images) // 64)]).tobytes())
-    digest.update(repr(images.shape).encode())
+    digest = hashlib.sha256(images_id.encode())
     for name, tensor in model.encoder.backbone.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

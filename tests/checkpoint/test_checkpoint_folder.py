@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from autocomp.checkpoint.card import write_card
 from autocomp.checkpoint.folder import (
+    CARD,
     CONFIG,
     METRICS,
     POLICY,
@@ -15,6 +17,7 @@ from autocomp.checkpoint.folder import (
     CheckpointConfig,
     download_mb,
     open_checkpoint,
+    seal,
     write_config,
     write_model,
 )
@@ -24,7 +27,16 @@ from autocomp.files import write_json
 from autocomp.models.reshape import tensors
 from autocomp.targets import load_target
 
-HASHED = ["encoder.onnx", "decoder.onnx", "tokenizer.json", "preprocessing.json", WEIGHTS, POLICY]
+HASHED = [
+    "encoder.onnx",
+    "decoder.onnx",
+    "tokenizer.json",
+    "preprocessing.json",
+    WEIGHTS,
+    POLICY,
+    METRICS,
+    CARD,
+]
 BAD_NAMES = [
     "../encoder.onnx",
     "..",
@@ -81,10 +93,16 @@ def test_what_is_written_is_read_back_bit_for_bit(folder, tmp_path):
     assert compressed.quantized
     again = tmp_path / "again"
     artifact = write_model(again, first.task, config.target, compressed, first.policy)
-    write_config(artifact, compressed, config.task, config.target, 7, 2.5)
+    write_config(artifact, compressed, config.task, config.target, 3, 7, 2.5)
+    counted = download_mb(artifact)
+    write_json(again / METRICS, {"download_mb": counted})
+    write_card(again, first.policy, config.target, {"download_mb": counted}, ())
+    assert CARD in refused(again) or METRICS in refused(again)
+    seal(again)
     second = open_checkpoint(again)
-    assert (second.config.steps, second.config.dense_latency_ms) == (7, 2.5)
+    assert (second.config.seed, second.config.steps, second.config.dense_latency_ms) == (3, 7, 2.5)
     assert second.policy == first.policy
+    assert second.metrics == {"download_mb": download_mb(second.artifact)}
     rebuilt = second.compressed()
     before, after = tensors(compressed.module), tensors(rebuilt.module)
     assert before.keys() == after.keys()
@@ -122,13 +140,31 @@ def test_what_must_be_fetched_is_counted(folder):
 def test_metrics_are_what_the_study_measured(folder):
     recorded = json.loads((folder / METRICS).read_text())
     assert open_checkpoint(folder).metrics == recorded
-    (folder / METRICS).unlink()
-    assert open_checkpoint(folder).metrics == {}
+    assert recorded["download_mb"] == download_mb(open_checkpoint(folder).artifact)
+
+
+def test_embellished_metrics_are_refused(folder):
+    recorded = json.loads((folder / METRICS).read_text())
+    write_json(folder / METRICS, recorded | {"cider": 1.5})
+    assert f"{folder / METRICS}: must be as autocomp wrote it" in refused(folder)
+
+
+def test_an_embellished_card_is_refused(folder):
+    card = (folder / CARD).read_text()
+    (folder / CARD).write_text(card + "Better than any other.\n")
+    assert f"{folder / CARD}: must be as autocomp wrote it" in refused(folder)
+
+
+def test_an_edited_configuration_is_not_sealed(folder, config):
+    write_json(folder / CONFIG, config | {"steps": 99})
+    with pytest.raises(CheckpointError, match="it was edited"):
+        seal(folder)
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"cider": "high"}'], ids=["list", "half", "words"])
 def test_unreadable_metrics_are_refused(folder, text):
     (folder / METRICS).write_text(text)
+    seal(folder)
     with pytest.raises(CheckpointError, match=METRICS):
         _ = open_checkpoint(folder).metrics
 
@@ -155,6 +191,7 @@ def test_a_damaged_file_is_named(folder, name, damage):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("seed", 99),
         ("steps", 99),
         ("dense_latency_ms", 0.001),
         ("target", {"kind": "onnxruntime", "threads": 8, "batch_size": 1}),

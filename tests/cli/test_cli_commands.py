@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import yaml
 from PIL import Image
 from typer.testing import Result
 
+from autocomp.checkpoint.folder import seal
 from autocomp.cli import catalogue
 from autocomp.cli.catalogue import CATALOGUE
 from autocomp.cli.spaces import TEMPLATE
+from autocomp.study.store import StudyStore
 
 Cli = Callable[..., Result]
 REPOSITORY = Path(__file__).parents[2]
@@ -143,6 +146,10 @@ def test_verify_finds_a_wrong_record(cli: Cli, tmp_path: Path, checkpoint: Path)
     shutil.copytree(checkpoint, copy)
     metrics = json.loads((copy / "metrics.json").read_text())
     (copy / "metrics.json").write_text(json.dumps(metrics | {"cider": metrics["cider"] + 0.1}))
+    refused = cli("verify", copy)
+    assert refused.exit_code == 2
+    assert "metrics.json: must be as autocomp wrote it" in refused.stderr
+    seal(copy)
     result = cli("verify", copy)
     assert result.exit_code == 1
     (line,) = [one for one in result.stdout.splitlines() if one.split()[:1] == ["cider"]]
@@ -182,6 +189,17 @@ def test_run(cli: Cli, tmp_path: Path, space_file: Path) -> None:
     assert found["metrics"] == json.loads((out / "metrics.json").read_text())
     assert found["metrics"]["size_mb"] < found["dense"]["size_mb"]
     assert cli("run", space_file, policy, "--out", out).exit_code == 2, "out is there already"
+
+
+def test_run_beside_a_search(cli: Cli, study: Path, tmp_path: Path, space_file: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("steps: [{kind: quantize, layers: '**', bits: 8}]")
+    dense = study / "dense" / "config.json"
+    before = dense.stat().st_mtime_ns
+    with closing(StudyStore(study)) as store:
+        store.lock()
+        done(cli("run", space_file, policy, "--out", tmp_path / "out", "--dir", study))
+    assert dense.stat().st_mtime_ns == before
 
 
 def test_check(cli: Cli, space_file: Path) -> None:

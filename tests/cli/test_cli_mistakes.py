@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from typer.testing import Result
+
+from autocomp.study.store import StudyStore
 
 Cli = Callable[..., Result]
 Change = Callable[[dict[str, Any]], object]
@@ -278,7 +281,19 @@ def test_run_beside_the_dense_model_of_another_space(
     path.write_text(yaml.safe_dump(space))
     policy.write_text("steps: [{kind: quantize, layers: '**', bits: 8}]")
     result = cli("run", path, policy, "--out", tmp_path / "out", "--dir", study)
-    assert "must be the dense model of this task and target" in mistake(result)
+    assert "but was made with another task;" in mistake(result)
+
+
+def test_run_in_a_folder_where_a_search_prepares_the_dense_model(
+    cli: Cli, tmp_path: Path, space_file: Path
+) -> None:
+    policy, folder = tmp_path / "policy.yaml", tmp_path / "folder"
+    policy.write_text("steps: [{kind: quantize, layers: '**', bits: 8}]")
+    with closing(StudyStore(folder)) as store:
+        store.lock()
+        result = cli("run", space_file, policy, "--out", tmp_path / "out", "--dir", folder)
+    assert "must be used by one search or run at a time" in mistake(result)
+    assert not (folder / "dense").exists()
 
 
 def test_unknown_kind_of_name(cli: Cli) -> None:

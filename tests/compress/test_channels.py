@@ -164,13 +164,8 @@ def test_channel_layers_of_real_backbones(name: str, count: int) -> None:
     assert [name for name in widths(model) if name in found] == found
 
 
-def test_channel_layers_leave_out_the_output_and_take_a_prefix() -> None:
-    assert channel_layers(residual(), SMALL, "net.") == [
-        "net.0",
-        "net.2.conv1",
-        "net.2.conv2",
-        "net.4",
-    ]
+def test_channel_layers_leave_out_the_output() -> None:
+    assert channel_layers(residual(), SMALL) == ["0", "2.conv1", "2.conv2", "4"]
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
@@ -221,13 +216,6 @@ def test_excluded_layer_holds_back_what_is_coupled_to_it(exclude: str) -> None:
 
 def test_output_is_skipped_with_a_reason() -> None:
     assert prune_channels_(residual(), step(), SMALL) == ["6: its channels are the model's output"]
-
-
-def test_prefix_is_part_of_the_names() -> None:
-    model = residual()
-    ratio = {"encoder.2.conv1": 0.5}
-    prune_channels_(model, step(layers="encoder.*", ratio=ratio), SMALL, prefix="encoder.")
-    assert widths(model) == {"0": 16, "2.conv1": 12, "2.conv2": 16, "4": 32, "6": 5}
 
 
 def test_pattern_that_matches_nothing_lists_the_nearest() -> None:

@@ -150,7 +150,7 @@ def test_the_root_may_be_relative_or_name_a_variable(
 
 def test_an_unset_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOWHERE", raising=False)
-    with pytest.raises(DataError, match="environment variable NOWHERE must be set, but is not"):
+    with pytest.raises(DataError, match="root: the environment variable NOWHERE must be set"):
         load_split(settings("${NOWHERE}/flickr8k"), "dev")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from autocomp.errors import UserError
-from autocomp.evaluate.captions import caption_metrics
+from autocomp.evaluate.captions import CaptionScorer
 from autocomp.evaluate.meteor import java_available, meteor, stop
 
 CANDIDATES = [["a", "dog"], ["a", "man"]]
@@ -39,10 +39,8 @@ def write_java(path: Path, *lines: str) -> None:
 def test_scores_of_the_jar() -> None:
     if not java_available():
         pytest.skip("needs Java")
-    scores = caption_metrics(
-        ["a man on a bike", "", "a dog runs"],
-        [["a man on a bike"], ["a cat"], ["a dog runs in snow", "the dog"]],
-    )
+    references = [["a man on a bike"], ["a cat"], ["a dog runs in snow", "the dog"]]
+    scores = CaptionScorer(references).score(["a man on a bike", "", "a dog runs"])
     assert 0.3 < scores["meteor"] < 0.9
     assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
 
@@ -75,9 +73,9 @@ def test_java_that_answers_nonsense(java: Path) -> None:
 def test_without_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not java_available()
-    assert "meteor" not in caption_metrics(["a dog"], [["a dog"]])
+    assert "meteor" not in CaptionScorer([["a dog"]]).score(["a dog"])
     with pytest.raises(UserError, match=r"meteor: needs Java"):
-        caption_metrics(["a dog"], [["a dog"]], meteor=True)
+        CaptionScorer([["a dog"]], with_meteor=True)
     with pytest.raises(UserError, match=r"METEOR: needs Java"):
         meteor(CANDIDATES, REFERENCES)
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from tiny_models import keep_heads_, tiny_captioner, tiny_task, torch_run
 
+from autocomp.data.tokenizer import BOS, PAD
 from autocomp.decisions import validate
 from autocomp.errors import SpaceError, UserError
 from autocomp.models.cnn_transformer import CnnTransformer, CnnTransformerSettings
-from autocomp.tasks.decoding import BOS, PAD
 
 pytestmark = pytest.mark.usefixtures("tiny")
 TOKENS = torch.tensor([[BOS, 7, 9, 4, 5], [BOS, 5, 6, 8, 10]])

@@ -49,12 +49,17 @@ def test_a_checkpoint_that_was_not_kept_is_made_again(study, tmp_path, tiny, cap
     assert "trial 3 is off the front" in caplog.text
     assert "cider: " in caplog.text
     after = contents(out)
-    measured = {"metrics.json", "README.md"}
+    measured = {"metrics.json", "README.md", "config.json"}
     assert {n: c for n, c in after.items() if n not in measured} == {
         n: c for n, c in before.items() if n not in measured
     }
     old, new = (json.loads(one["metrics.json"]) for one in (before, after))
     assert new["cider"] == old["cider"]
+    assert len(after["config.json"]) == len(before["config.json"])
+    old, new = (json.loads(one["config.json"]) for one in (before, after))
+    assert {name for name in old if old[name] != new[name]} == {"files", "checksum"}
+    hashed = old["files"].items() ^ new["files"].items()
+    assert {name for name, _ in hashed} == {"metrics.json", "README.md"}
 
 
 def test_a_damaged_checkpoint_is_not_exported(study, tmp_path):

@@ -12,6 +12,7 @@ from autocomp.checkpoint.folder import (
     METRICS,
     WEIGHTS,
     open_checkpoint,
+    seal,
     write_config,
 )
 from autocomp.errors import CheckpointError, DataError
@@ -28,8 +29,10 @@ def checkpoint(tiny_study, tmp_path, tiny):
 
 
 def edit_metrics(checkpoint, **changes):
+    """Record other metrics and a hash that fits, as a forger would."""
     metrics = json.loads((checkpoint / METRICS).read_text())
     write_json(checkpoint / METRICS, metrics | changes)
+    seal(checkpoint)
 
 
 def row(verification, metric):
@@ -44,9 +47,11 @@ def sign(opened):
         opened.compressed(),
         config.task,
         config.target,
+        config.seed,
         config.steps,
         config.dense_latency_ms,
     )
+    seal(opened.directory)
 
 
 def test_a_checkpoint_measures_as_recorded(checkpoint):
@@ -122,7 +127,8 @@ def test_a_damaged_checkpoint_is_refused(checkpoint):
 
 
 def test_a_checkpoint_without_metrics_is_refused(checkpoint):
-    (checkpoint / METRICS).unlink()
+    write_json(checkpoint / METRICS, {})
+    seal(checkpoint)
     with pytest.raises(CheckpointError, match="must hold what to compare with"):
         verify(checkpoint)
 

@@ -234,13 +234,13 @@ def test_a_step_that_no_layer_supports_is_reported() -> None:
 
 
 def test_values_outside_the_space_are_refused() -> None:
-    space = bound(QUANTIZE, {"choice": [HEADS | RATIO, None]})
-    with pytest.raises(PolicyError, match=r"^steps\.1: must be given, but is missing$"):
-        space.policy({"steps.0.quantize.bits": 8})
+    space = bound({"choice": [HEADS | RATIO, None]}, QUANTIZE)
+    with pytest.raises(PolicyError, match=r"^steps\.0: must be given, but is missing$"):
+        space.policy({"steps.1.quantize.bits": 8})
     with pytest.raises(
-        PolicyError, match=r"^steps\.0\.quantize\.bits: must be in .*\[32, 8, 4\].*got 16$"
+        PolicyError, match=r"^steps\.1\.quantize\.bits: must be in .*\[32, 8, 4\].*got 16$"
     ):
-        space.policy({"steps.0.quantize.bits": 16})
+        space.policy({"steps.0": "none", "steps.1.quantize.bits": 16})
 
 
 def test_the_control_retrains_and_does_nothing_else() -> None:

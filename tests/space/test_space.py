@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from space_strategies import DESIGN, document, documents
 
 from autocomp.errors import SpaceError
+from autocomp.policy import Policy
 from autocomp.space import Objective, SearchSettings, SearchSpace, Uniform
 from autocomp.space.steps import Branch, SearchStep
 
@@ -29,9 +32,16 @@ def lines(value: dict[str, Any]) -> list[str]:
 def test_a_space_file_is_read_as_written() -> None:
     space = SearchSpace.from_yaml(DESIGN)
     assert space.task["data"]["image_size"] == 160
-    assert [one.metric for one in space.goals] == ["cider", "size_mb", "latency_ms"]
-    assert [one.metric for one in space.constraints] == ["latency_ms", "peak_rss_mb"]
-    assert space.goals[0] == Objective("cider", "maximize")
+    directions = {one.metric: one.direction for one in space.objectives}
+    assert directions == {
+        "cider": "maximize",
+        "size_mb": "minimize",
+        "latency_ms": "minimize",
+        "peak_rss_mb": None,
+    }
+    bounded = [one.metric for one in space.objectives if one.at_most or one.at_least]
+    assert bounded == ["latency_ms", "peak_rss_mb"]
+    assert space.objectives[0] == Objective("cider", "maximize")
     assert space.search == SearchSettings(trials=40, sampler="nsga2")
     prune, retrain, quantize = space.steps
     assert isinstance(prune, SearchStep)
@@ -289,11 +299,57 @@ def test_all_mistakes_of_a_file_are_reported(value: dict[str, Any], expected: li
     assert lines(value) == expected
 
 
+ORDERED = {
+    "gamma_l1": {"kind": "gamma_l1", "layers": "**"},
+    "prune_heads": HEADS | {"ratio": 0.5},
+    "drop_layers": {"kind": "drop_layers", "layers": "decoder.layers", "keep": 1},
+    "retrain": RETRAIN,
+    "quantize": QUANTIZE,
+    "none": None,
+}
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(list(ORDERED)), min_size=1, max_size=3, unique=True), max_size=4
+    )
+)
+def test_an_order_is_refused_if_one_way_through_the_branches_is(kinds: list[list[str]]) -> None:
+    kinds = [*kinds, ["quantize", "none"]]
+    wrong = False
+    for chosen in itertools.product(*kinds):
+        try:
+            Policy.model_validate({"steps": [ORDERED[kind] for kind in chosen if ORDERED[kind]]})
+        except ValueError:
+            wrong = True
+    steps = [{"choice": [ORDERED[kind] for kind in some]} for some in kinds]
+    try:
+        SearchSpace.from_dict(document(*steps))
+    except SpaceError as failure:
+        assert wrong, failure
+    else:
+        assert not wrong
+
+
+def test_many_branches_are_checked_at_once() -> None:
+    start = time.monotonic()
+    SearchSpace.from_dict(document(*[{"choice": [QUANTIZE, None]}] * 40))
+    assert time.monotonic() - start < 5
+
+
+def test_a_search_may_have_no_workers() -> None:
+    value = document(QUANTIZE, search={"workers": 0})
+    assert SearchSpace.from_dict(value).search.workers == 0
+    assert lines(document(QUANTIZE, search={"workers": -1})) == [
+        "search.workers: must be greater than or equal to 0, but got -1"
+    ]
+
+
 def test_a_task_can_bring_its_own_metrics() -> None:
     value = document(QUANTIZE, objectives={"iou": "maximize"})
     with pytest.raises(SpaceError, match="but got 'iou'"):
         SearchSpace.from_dict(value)
-    assert SearchSpace.from_dict(value, metrics={"iou": "maximize"}).goals[0].metric == "iou"
+    assert SearchSpace.from_dict(value, metrics={"iou": "maximize"}).objectives[0].metric == "iou"
 
 
 def test_a_space_is_loaded_from_a_file(tmp_path: Path) -> None:

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from search_toys import broken_factory, numbered_run, open_toy, toy_factory, toy_run
+from search_toys import (
+    broken_factory,
+    environment_factory,
+    numbered_run,
+    open_toy,
+    toy_factory,
+    toy_run,
+)
 
 from autocomp.errors import UserError
 from autocomp.policy import Policy
@@ -114,6 +121,21 @@ def test_what_the_factory_raises_reaches_the_caller(runner):
         beside.next_result()
     beside.close()
     assert results_of(runner, 12)[12].status == "complete"
+
+
+def test_our_environment_reaches_a_running_cluster(runner, monkeypatch):
+    monkeypatch.setenv("AUTOCOMP_TOY", "0.25")
+    beside = RayRunner(environment_factory)
+    result = results_of(beside, 0)[0]
+    beside.close()
+    assert result.metrics == {"cider": 0.25}, result.reason
+
+
+@pytest.mark.parametrize(("threads", "capacity"), [(1, 2), (2, 1), (3, 1)])
+def test_a_cluster_gets_as_many_workers_as_it_has_cores_for(runner, threads, capacity):
+    beside = RayRunner(toy_factory, workers=None, threads=threads)
+    assert beside.capacity == capacity
+    beside.close()
 
 
 def is_alive(process):

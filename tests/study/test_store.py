@@ -35,8 +35,19 @@ def test_what_is_written_is_read_back(store):
 
 
 def test_a_second_search_is_refused(store):
-    with pytest.raises(StudyError, match="one search at a time"):
+    with pytest.raises(StudyError, match="one search or run at a time"):
         StudyStore(store.directory).open(SPACE.to_yaml())
+
+
+def test_a_folder_can_be_locked_before_it_is_a_study(tmp_path):
+    store = StudyStore(tmp_path / "deep" / "study")
+    store.lock()
+    with pytest.raises(StudyError, match="one search or run at a time"):
+        StudyStore(store.directory).open(SPACE.to_yaml())
+    assert [path.name for path in store.directory.iterdir()] == ["study.lock"]
+    store.close()
+    store.open(SPACE.to_yaml())
+    store.close()
 
 
 def test_another_process_is_refused(store):
@@ -47,7 +58,7 @@ def test_another_process_is_refused(store):
     command = [sys.executable, "-c", code, str(store.directory)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "one search at a time" in done.stderr
+    assert "one search or run at a time" in done.stderr
 
 
 def test_a_closed_folder_can_be_opened_again(store):
@@ -56,6 +67,35 @@ def test_a_closed_folder_can_be_opened_again(store):
     again.open(SPACE.to_yaml())
     again.close()
     again.close()
+
+
+@pytest.mark.parametrize("moment", ["opened", "closed"])
+def test_what_killed_writers_left_is_cleared(store, moment):
+    store.write_policy(3, Policy())
+    if moment == "opened":
+        store.close()
+    (store.directory / ".dense.0123abcd.tmp").mkdir()
+    aside = store.directory / ".dense.abcd0123.old"
+    (aside / "dense").mkdir(parents=True)
+    (store.directory / "trials" / "00003" / ".checkpoint.a_b_c_d_.tmp" / "graphs").mkdir(
+        parents=True
+    )
+    if moment == "opened":
+        store.open(SPACE.to_yaml())
+    else:
+        store.close()
+    assert not list(store.directory.rglob(".*"))
+    assert (store.directory / "dense").is_dir()
+    assert store.read_policies() == {3: Policy()}
+
+
+def test_who_only_reads_clears_nothing(store):
+    left = store.directory / ".front.json.0123abcd.tmp"
+    left.write_text("")
+    reader = StudyStore(store.directory)
+    reader.read_results()
+    reader.close()
+    assert left.exists()
 
 
 def test_more_trials_and_workers_are_the_same_study(store):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tiny_models import keep_heads_, tiny_captioner, tiny_task, torch_run
 
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantize_
+from autocomp.data.tokenizer import BOS, EOS, PAD
 from autocomp.decisions import validate
 from autocomp.errors import SpaceError
 from autocomp.models.cnn_transformer import CnnTransformer
@@ -22,7 +24,6 @@ from autocomp.policy import Quantize
 from autocomp.targets import load_target
 from autocomp.tasks.base import Run
 from autocomp.tasks.captioning import Captioning, CaptioningSettings
-from autocomp.tasks.decoding import BOS, EOS, PAD
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -124,6 +125,15 @@ def test_the_fingerprint_is_of_what_a_dense_model_depends_on(
     assert (tiny_task().fingerprint() == tiny_task(**changes).fingerprint()) == same
 
 
+def test_every_pixel_counts_for_the_fingerprint() -> None:
+    one, other = tiny_task(), tiny_task()
+    split = other.split("train")
+    images = np.array(split.images)
+    images[17, 3, 5, 1] ^= 1
+    other._splits["train"] = replace(split, images=images)
+    assert one.fingerprint() != other.fingerprint()
+
+
 def test_batches_hold_several_captions_of_each_image(task: Captioning) -> None:
     model = task.build()
     split, epoch = task.split("train"), list(itertools.islice(batches(task, model, 16), 3))
@@ -173,6 +183,8 @@ def test_the_loss_is_of_real_tokens_alone(task: Captioning) -> None:
     longer = torch.nn.functional.pad(batch["tokens"], (0, 1), value=PAD)[:, :13]
     padded = task.forward(model, {**batch, "tokens": longer})
     torch.testing.assert_close(padded.loss, outputs.loss)
+    for name, state in outputs.hidden.items():  # nor do hidden states know of padding
+        torch.testing.assert_close(padded.hidden[name], state)
     assert task.forward(model, batch, label_smoothing=0.5).loss != outputs.loss
 
 

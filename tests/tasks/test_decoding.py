@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from autocomp.tasks.decoding import BOS, EOS, PAD, UNK, Generation, beam_search, generate, greedy
+from autocomp.data.tokenizer import BOS, EOS, PAD, UNK
+from autocomp.tasks.decoding import Generation, beam_search, generate, greedy
 
 WORDS = (4, 5)
 VOCABULARY = 6

@@ -35,7 +35,7 @@ def test_they_are_those_of_the_encoder(
     keep: bool, model: CnnTransformer, images: np.ndarray, cache: Path
 ) -> None:
     model.train()
-    found = backbone_features(model, images, keep)
+    found = backbone_features(model, images, "images", keep)
     assert found.shape == (70, 16, 128)
     assert found.dtype == torch.float16
     assert model.encoder.training
@@ -48,7 +48,7 @@ def test_they_are_those_of_the_encoder(
 def test_kept_features_are_not_computed_again(
     model: CnnTransformer, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = backbone_features(model, images, keep=True)
+    first = backbone_features(model, images, "images", keep=True)
     with torch.no_grad():
         model.decoder.embedding.weight.zero_()  # not the backbone's
 
@@ -57,20 +57,19 @@ def test_kept_features_are_not_computed_again(
 
     monkeypatch.setattr(features, "_compute", refuse)
     for keep in (True, False):
-        assert torch.equal(backbone_features(model, images, keep), first)
+        assert torch.equal(backbone_features(model, images, "images", keep), first)
 
 
 @pytest.mark.parametrize("change", ["weights", "statistics", "images"])
 def test_other_features_go_by_another_name(
     change: str, model: CnnTransformer, images: np.ndarray, cache: Path
 ) -> None:
-    backbone_features(model, images, keep=True)
+    backbone_features(model, images, "images", keep=True)
     with torch.no_grad():
         if change == "weights":
             model.encoder.backbone.conv_stem.weight[0, 0, 0, 0] += 1
         elif change == "statistics":
             model.encoder.backbone.bn_stem.running_mean[0] += 1
-        else:
-            images[0] = 255 - images[0]
-    backbone_features(model, images, keep=True)
+    name = "others" if change == "images" else "images"
+    backbone_features(model, images, name, keep=True)
     assert len(list(cache.iterdir())) == 2

@@ -40,7 +40,7 @@ def machine() -> dict[str, Any]:
 @cache
 def commit() -> str | None:
     """The commit of the checkout autocomp runs from, "-dirty" if edited; None if it is none."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     if not (root / "pyproject.toml").exists():  # installed, perhaps inside another's repository
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from autocomp.provenance import commit, machine, versions
+
+
+def test_versions_are_those_installed() -> None:
+    found = versions()
+    assert found["python"] == platform.python_version()
+    assert found["torch"] == metadata.version("torch")
+    assert {"autocomp", "onnxruntime", "onnx", "torch-pruning", "numpy"} <= found.keys()
+
+
+def test_a_package_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autocomp.provenance.PACKAGES", ("numpy", "no-such-package"))
+    assert versions.__wrapped__().keys() == {"python", "numpy"}
+
+
+def test_the_machine_is_described() -> None:
+    found = machine()
+    assert found["processor"]
+    assert found["cores"] >= 1
+    assert found["memory_gb"] > 0
+    assert platform.machine() in found["system"]
+
+
+def test_the_commit_is_that_of_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = commit()
+    assert found is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", found)
+    monkeypatch.setattr("autocomp.provenance.__file__", str(tmp_path / "autocomp" / "x.py"))
+    assert commit.__wrapped__() is None
