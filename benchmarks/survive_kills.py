@@ -121,7 +121,7 @@ def _workers(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
     try:
         for process in psutil.Process(driver.pid).children(recursive=True):
             try:
-                if "ray::" in " ".join(process.cmdline()):
+                if "ray::_Actor" in " ".join(process.cmdline()):
                     found.append(process)
             except psutil.Error:
                 continue

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autocomp.errors import UserError
+from autocomp.errors import StudyError, UserError
 from autocomp.policy import Policy
 from autocomp.results import TrialResult, reason_of
 from autocomp.study.runners import Run, guarded
@@ -49,6 +49,7 @@ OUR_VARIABLES = "AUTOCOMP_"
 """What the names of those environment variables begin with that workers elsewhere need as well."""
 LONGEST_TEMP = 16  # characters; a socket's path must stay under 108 with what Ray appends
 REACHED_WITHIN_S = 10
+CHECKED_EVERY_S = 10.0
 DIED = (RayActorError, WorkerCrashedError, OutOfMemoryError)
 
 
@@ -175,15 +176,18 @@ class RayRunner:
         while True:
             by_ref = {worker.awaited: worker for worker in busy}
             done, _ = ray.wait(list(by_ref), num_returns=1, timeout=self._patience_s(busy))
+            if not done:
+                _check_alive()
             result = self._answer_of(by_ref[done[0]]) if done else self._stop_overdue(busy)
             if result is not None:
                 return result
 
-    def _patience_s(self, busy: list[_Worker]) -> float | None:
+    def _patience_s(self, busy: list[_Worker]) -> float:
         starts = [worker.started for worker in busy if worker.started is not None]
         if self._timeout_s is None or not starts:
-            return None
-        return max(min(starts) + self._timeout_s - time.monotonic(), 0.0)
+            return CHECKED_EVERY_S
+        overdue_s = min(starts) + self._timeout_s - time.monotonic()
+        return min(max(overdue_s, 0.0), CHECKED_EVERY_S)
 
     def _answer_of(self, worker: _Worker) -> TrialResult | None:
         """The result of a worker that has something to tell; None if its trial goes on."""
@@ -223,7 +227,8 @@ class RayRunner:
         )
 
     def _stop_overdue(self, busy: list[_Worker]) -> TrialResult | None:
-        assert self._timeout_s is not None
+        if self._timeout_s is None:
+            return None
         for worker in busy:
             if worker.started is None or worker.job is None:
                 continue
@@ -260,6 +265,14 @@ def _room(threads: int) -> int:
     """How many workers of `threads` threads fit on Ray's machines; one cannot span two of them."""
     cores = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     return max(1, sum(int(count) // threads for count in cores))
+
+
+def _check_alive() -> None:
+    """`StudyError` if Ray has lost all its nodes: it would let us wait for ever."""
+    if not any(node["Alive"] for node in ray.nodes()):
+        raise StudyError(
+            "ray: must keep running while a search does, but it died; the same command resumes"
+        )
 
 
 def _first_line(death: Exception) -> str:

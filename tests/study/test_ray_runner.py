@@ -197,3 +197,33 @@ def test_the_watchdog_ends_what_was_started_for_the_folder(tmp_path):
     with subprocess.Popen(command) as straggler:
         watchdog._clean_up(str(tmp_path), [])
         assert straggler.wait(10) != 0
+
+
+RAY_DIES = """
+import psutil, sys
+from search_toys import stalling_factory
+from autocomp.errors import StudyError
+from autocomp.policy import Policy
+from autocomp.study.ray_runner import RayRunner
+
+runner = RayRunner(stalling_factory, workers=1)
+runner.submit(5, Policy())
+for process in psutil.Process().children(recursive=True):
+    if process.name() == "raylet":
+        process.kill()
+try:
+    runner.next_result()
+except StudyError as error:
+    print(error)
+"""
+
+
+def test_a_search_does_not_wait_for_ever_for_a_dead_ray():
+    done = subprocess.run(
+        [sys.executable, "-c", RAY_DIES],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "the same command resumes" in done.stdout + done.stderr
