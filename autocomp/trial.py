@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
 
 from autocomp.apply import Work, apply_
 from autocomp.bench import Bench
@@ -47,8 +51,9 @@ def run_trial(bench: Bench, number: int, policy: Policy, checkpoint: Path) -> Tr
     status: Status = "complete"
     reason = None
     try:
-        _stop_if_hopeless(bench, policy, found)
-        write_folder(checkpoint, lambda directory: _carry_out(bench, policy, directory, found))
+        with _threads(bench.target.threads):
+            _stop_if_hopeless(bench, policy, found)
+            write_folder(checkpoint, lambda directory: _carry_out(bench, policy, directory, found))
     except TrialStopped as stop:
         status, reason = "stopped", str(stop)
     except UserError:
@@ -68,6 +73,17 @@ def run_trial(bench: Bench, number: int, policy: Policy, checkpoint: Path) -> Tr
         seed=bench.seed,
         versions=versions(),
     )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """PyTorch on `count` threads: another number adds up in another order, to another model."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _carry_out(bench: Bench, policy: Policy, directory: Path, found: Findings) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_models import changed, weights
 
 from autocomp.bench import Bench, open_bench
@@ -52,8 +53,15 @@ def twice(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[
     """The same policy carried out two times, and where the checkpoints are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autocomp.evaluate.captions.java_available", lambda: False)
-        folders = [tmp_path_factory.mktemp("trial") / "checkpoint" for _ in range(2)]
-        return [(run_trial(bench, 7, policy(*STEPS), folder), folder) for folder in folders]
+        done = []
+        before = torch.get_num_threads()
+        for threads in (1, 2):  # whatever the process computes with, a trial has its target's
+            torch.set_num_threads(threads)
+            folder = tmp_path_factory.mktemp("trial") / "checkpoint"
+            done.append((run_trial(bench, 7, policy(*STEPS), folder), folder))
+            assert torch.get_num_threads() == threads
+        torch.set_num_threads(before)
+        return done
 
 
 def test_a_policy_is_repeatable(twice: list[tuple[TrialResult, Path]]) -> None:

@@ -31,6 +31,7 @@ def export(
 ) -> None:
     """Write the checkpoint of one trial of a study to a folder."""
     from autocomp.checkpoint.folder import open_checkpoint
+    from autocomp.report.titles import in_short
     from autocomp.ship.export import export as write
 
     checkpoint = open_checkpoint(write(directory, out, trial=trial, best=best, force=force))
@@ -38,6 +39,7 @@ def export(
         print_json({"checkpoint": str(out), "metrics": checkpoint.metrics})
         return
     print_table(("metric", "value"), checkpoint.metrics.items())
+    print(f"policy: {in_short(checkpoint.policy)}")
     print(f"checkpoint: {out}; next: autocomp verify {out}")
 
 

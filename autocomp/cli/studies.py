@@ -125,14 +125,15 @@ def print_front(found: Front) -> None:
 
 
 def draw(study: Study, x: str | None = None, y: str | None = None) -> Path | None:
-    """Draw front.png into the study's folder; None if there is nothing to draw yet."""
+    """Draw front.png, or front-X-Y.png, into the study's folder; None if nothing is complete."""
     from autocomp.errors import StudyError
     from autocomp.report.plot import plot_front
 
     if all(one.status != "complete" for one in study.results.values()):
         logger.warning("no trial is complete yet: there is nothing to draw")
         return None
-    path = study.directory / "front.png"
+    own = "-".join(["front", *(one for one in (x, y) if one)])
+    path = study.directory / f"{own}.png"
     try:
         name = study.directory.resolve().name
         plot_front(path, study.front(), study.results.values(), name, x, y)

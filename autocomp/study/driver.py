@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from autocomp.study.study import Study
 from autocomp.targets import TargetSettings
 from autocomp.tasks.registry import build_task
 
+log = logging.getLogger(__name__)
 WORKER_BYTES = 2_500_000_000
 """What a worker may need: a training step with its activations, and the features of a data set."""
 JVM_BYTES = 1_300_000_000
@@ -71,7 +73,8 @@ def search(
     target = validate(TargetSettings, dict(space.target), "target", SpaceError)
     study = Study.open(directory, space, bind_space(space), trials=trials, command=command)
     try:
-        prepare_dense(space, directory, listener.on_training)
+        dense = prepare_dense(space, directory, listener.on_training)
+        _warn_of_worthless(space, dense.metrics)
         runner = _runner(space, target.threads, directory, workers, ray_address)
     except BaseException:
         study.close()
@@ -93,6 +96,18 @@ def bind_space(space: SearchSpace) -> BoundSpace:
     return bind(space, compressible_layers(task))
 
 
+def _warn_of_worthless(space: SearchSpace, dense: Mapping[str, float]) -> None:
+    """No share of a quality of 0 says anything, and no hypervolume can be divided by it."""
+    for one in space.objectives:
+        if one.direction == "maximize" and dense[one.metric] <= 0:
+            log.warning(
+                "the dense model's %s is %g, so nothing can be compared with it: train it longer "
+                "(task.dense)",
+                one.metric,
+                dense[one.metric],
+            )
+
+
 def default_workers(threads: int) -> int:
     """As many workers of `threads` threads as this machine has cores and memory for."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -101,13 +116,10 @@ def default_workers(threads: int) -> int:
     return int(max(1, min((cores or 1) // threads, by_memory)))
 
 
-def make_run(space_yaml: str, directory: Path, threads: int) -> Run:
+def make_run(space_yaml: str, directory: Path) -> Run:
     """What a worker does with a trial; called once in each worker's process."""
-    import torch
-
     from autocomp.trial import run_trial
 
-    torch.set_num_threads(threads)
     bench = open_bench(SearchSpace.from_yaml(space_yaml), directory)
 
     def run(number: int, policy: Policy) -> TrialResult:
@@ -124,7 +136,7 @@ def _runner(
     ray_address: str | None,
 ) -> Runner:
     wanted = space.search.workers if workers is None else workers
-    factory = partial(make_run, space.to_yaml(), directory.resolve(), threads)
+    factory = partial(make_run, space.to_yaml(), directory.resolve())
     if wanted == 0:
         return InProcessRunner(factory(), directory)
     if wanted is None and ray_address is None:
