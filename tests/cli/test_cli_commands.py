@@ -105,8 +105,11 @@ def test_front_draws(cli: Cli, tmp_path: Path, study: Path) -> None:
     shutil.copytree(study, copy)
     (copy / "front.png").unlink()
     done(cli("front", copy, "--x", "download_mb", "--y", "bleu_4"))
-    with Image.open(copy / "front.png") as image:
-        assert image.size[0] > 100
+    assert not (copy / "front.png").exists()  # another plot does not take its place
+    done(cli("front", copy))
+    for name in ("front.png", "front-download_mb-bleu_4.png"):
+        with Image.open(copy / name) as image:
+            assert image.size[0] > 100
 
 
 @pytest.fixture(scope="module")
