@@ -21,7 +21,7 @@ from typing import Any
 
 from autocomp.errors import StudyError, UserError
 from autocomp.policy import Policy
-from autocomp.results import TrialResult, reason_of
+from autocomp.results import Status, TrialResult, reason_of
 from autocomp.study.runners import Run, guarded
 from autocomp.study.watchdog import start_watchdog, stop_watchdog
 
@@ -213,18 +213,19 @@ class RayRunner:
 
     def _after_death(self, worker: _Worker, death: Exception) -> TrialResult | None:
         assert worker.job is not None
+        if worker.attempts < ATTEMPTS:
+            self._kill(worker)
+            self._start(worker, worker.job)
+            return None
+        return self._give_up(worker, "failed", f"worker died twice: {_first_line(death)}")
+
+    def _give_up(self, worker: _Worker, status: Status, reason: str) -> TrialResult:
+        """End a worker with its trial; what is recorded of it."""
+        assert worker.job is not None
         number, policy = worker.job
         self._kill(worker)
-        if worker.attempts < ATTEMPTS:
-            self._start(worker, (number, policy))
-            return None
         worker.job = None
-        return TrialResult(
-            number=number,
-            policy_id=policy.id,
-            status="failed",
-            reason=f"worker died twice: {_first_line(death)}",
-        )
+        return TrialResult(number=number, policy_id=policy.id, status=status, reason=reason)
 
     def _stop_overdue(self, busy: list[_Worker]) -> TrialResult | None:
         if self._timeout_s is None:
@@ -233,15 +234,8 @@ class RayRunner:
             if worker.started is None or worker.job is None:
                 continue
             if time.monotonic() - worker.started >= self._timeout_s:
-                number, policy = worker.job
-                self._kill(worker)
-                worker.job = None
-                return TrialResult(
-                    number=number,
-                    policy_id=policy.id,
-                    status="stopped",
-                    reason=f"took longer than timeout_s = {self._timeout_s:g}",
-                )
+                reason = f"took longer than timeout_s = {self._timeout_s:g}"
+                return self._give_up(worker, "stopped", reason)
         return None
 
     def _kill(self, worker: _Worker) -> None:
