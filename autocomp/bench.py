@@ -112,7 +112,7 @@ def prepare_dense(
     def fill(folder: Path) -> None:
         metrics = _measure_dense(folder, task, target, Compressed(module), section, seed)
         write_json(folder / METRICS, metrics)
-        write_card(folder, Policy(), target, metrics, ())
+        write_card(folder, Policy(), target, metrics, metrics, ())
         seal(folder)
 
     write_folder(directory / DENSE, fill)
@@ -154,6 +154,11 @@ def compressible_layers(task: Task) -> dict[str, list[str]]:
     graph, inputs = task.channel_graph(model)
     others = {kind: layers(model) for kind, layers in LAYERS.items()}
     return {"prune_channels": channel_layers(graph, inputs), **others}
+
+
+def container_depths(task: Task) -> dict[str, int]:
+    """For each container of layers of the task's dense model, how many it has."""
+    return {name: len(layers) for name, layers in layer_containers(task.build()).items()}
 
 
 def _names(model: nn.Module, kind: type[nn.Module]) -> list[str]:

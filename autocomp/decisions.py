@@ -95,13 +95,20 @@ def load_yaml(text: str, where: str, error: type[UserError]) -> dict[str, Any]:
     try:
         value = yaml.safe_load(text)
     except Exception as failure:  # ill-typed scalars escape PyYAML as ValueError, KeyError, ...
-        reason = " ".join(str(failure).split())
-        raise error(f"{where}: must be valid YAML, but {reason}") from None
+        raise error(f"{where}: must be valid YAML, but {_yaml_problem(failure)}") from None
     if value is None:
         raise error(f"{where}: must hold a mapping, but the file is empty")
     if not isinstance(value, dict):
         raise error(f"{where}: must hold a mapping, but got {type(value).__name__}")
     return value
+
+
+def _yaml_problem(failure: Exception) -> str:
+    """PyYAML's own words without its picture of the place, on one line."""
+    if isinstance(failure, yaml.MarkedYAMLError) and failure.problem_mark is not None:
+        mark = failure.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {failure.problem}"
+    return " ".join(str(failure).split())
 
 
 def dump_yaml(decision: BaseModel) -> str:

@@ -36,8 +36,9 @@ def dense_model(
 ) -> nn.Module:
     """The trained dense model, in evaluation mode.
 
-    It is read from a user's checkpoint, from the cache, or trained now and cached together with the
-    weights it started from. `fingerprint` names what the task depends on beside `settings`.
+    It is read from a user's checkpoint, from the cache, or trained now and cached, stage by stage,
+    together with the weights it started from. `fingerprint` names what the task depends on beside
+    `settings`.
     """
     model = task.build()
     if settings.checkpoint is not None:
@@ -45,7 +46,7 @@ def dense_model(
         return _load(model, path / WEIGHTS if path.is_dir() else path)
     folder = cache_dir() / "dense" / dense_key(settings, fingerprint, seed)
     if not (folder / WEIGHTS).exists():
-        _train(model, task, settings, seed, folder, on_step)
+        _train(model, task, settings, fingerprint, seed, on_step)
     return _load(model, folder / WEIGHTS)
 
 
@@ -65,27 +66,36 @@ def _train(
     model: nn.Module,
     task: Task,
     settings: DenseSettings,
+    fingerprint: str,
     seed: int,
-    folder: Path,
     on_step: Progress | None,
 ) -> None:
+    """Train `model` in place, caching it after each stage: a later run goes on from the last."""
     initial = {name: tensor.clone() for name, tensor in tensors(model).items()}
     total = sum(stage.steps for stage in settings.stages)
     done = 0
     for index, stage in enumerate(settings.stages):
+        so_far = DenseSettings(stages=settings.stages[: index + 1])
+        folder = cache_dir() / "dense" / dense_key(so_far, fingerprint, seed)
 
         def report(step: int, _: int, loss: float, before: int = done) -> None:
             if on_step:
                 on_step(before + step, total, loss)
 
-        try:
-            retrain_(model, stage, task, seed=seed + index, on_step=report)
-        except TrialStopped as stop:
-            raise UserError(
-                f"task.dense.stages.{index}: must train to a finite loss, but {stop}"
-            ) from None
+        if (folder / WEIGHTS).exists():
+            _load(model, folder / WEIGHTS)
+        else:
+            try:
+                retrain_(model, stage, task, seed=seed + index, on_step=report)
+            except TrialStopped as stop:
+                raise UserError(
+                    f"task.dense.stages.{index}: must train to a finite loss, but {stop}"
+                ) from None
+            _save(model, initial, folder)
         done += stage.steps
 
+
+def _save(model: nn.Module, initial: dict[str, torch.Tensor], folder: Path) -> None:
     def fill(path: Path) -> None:
         save_file(initial, path / INITIAL)
         save_file({n: t.contiguous() for n, t in tensors(model).items()}, path / WEIGHTS)

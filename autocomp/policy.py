@@ -30,6 +30,7 @@ Scope = Literal["local", "global"]
 Selection = Literal["uniform", "first", "last", "block_influence"]
 Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
+BatchNorm = Literal["batch", "running"]
 
 WEIGHT_BITS = (4, 8, 32)
 KEEP_CODES = ("quantize", "drop_layers")
@@ -172,7 +173,8 @@ class Retrain(PolicyStep):
 
     loss = (1 - distill) x cross-entropy + distill x T^2 KL(teacher || student) at `temperature` T
     + hidden x mean squared error between hidden states of layers of the same name in the dense
-    model. The teacher is the dense model.
+    model. The teacher is the dense model. With `batch_norm: running` BatchNorm keeps its statistics
+    and learns scale and shift only: better where batches are small.
     """
 
     kind: Literal["retrain"] = "retrain"
@@ -190,6 +192,7 @@ class Retrain(PolicyStep):
     schedule: Schedule = "cosine"
     clip_norm: float = Field(default=1.0, gt=0)
     precision: Precision = "auto"
+    batch_norm: BatchNorm = "batch"
 
 
 class GammaL1(PolicyStep):
@@ -280,4 +283,8 @@ class Policy(Decision):
     @classmethod
     def from_yaml(cls, text: str, where: str = "policy") -> Policy:
         """The policy a YAML text holds; `PolicyError` lists every mistake."""
-        return validate(cls, load_yaml(text, where, PolicyError), "", PolicyError)
+        value = load_yaml(text, where, PolicyError)
+        try:
+            return validate(cls, value, "", PolicyError)
+        except PolicyError as mistake:
+            raise PolicyError(*(f"{where}: {line}" for line in mistake.problems)) from None

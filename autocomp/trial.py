@@ -102,7 +102,7 @@ def _carry_out(bench: Bench, policy: Policy, directory: Path, found: Findings) -
             bench.task, run, bench.raw_inputs, bench.target
         )
     write_json(directory / METRICS, found.metrics)
-    write_card(directory, policy, bench.target, found.metrics, found.skipped)
+    write_card(directory, policy, bench.target, found.metrics, bench.dense.metrics, found.skipped)
     seal(directory)
 
 

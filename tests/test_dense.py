@@ -61,17 +61,26 @@ def test_what_it_started_from_is_kept(task: Captioning, cache: Path) -> None:
     assert set(load_file(folder / WEIGHTS)) == set(initial)
 
 
+STAGES = [{"steps": 2, "batch_size": 16, "exclude": "encoder.backbone"}, {"steps": 3}]
+
+
 def test_stages_follow_one_another(task: Captioning) -> None:
-    stages = [
-        {"steps": 2, "batch_size": 16, "exclude": "encoder.backbone"},
-        {"steps": 3, "batch_size": 16},
-    ]
-    settings = DenseSettings.model_validate(
-        {"stages": [{"kind": "retrain", **stage} for stage in stages]}
-    )
+    settings = DenseSettings.model_validate({"stages": STAGES})
     seen: list[tuple[int, int]] = []
     dense_model(task, settings, "stages", 0, lambda done, total, loss: seen.append((done, total)))
     assert seen == [(step, 5) for step in range(1, 6)]
+
+
+def test_a_finished_stage_is_not_trained_again(task: Captioning, cache: Path) -> None:
+    first = DenseSettings.model_validate({"stages": STAGES[:1]})
+    both = DenseSettings.model_validate({"stages": STAGES})
+    at_once = weights(dense_model(task, both, "at once", 0))
+    dense_model(task, first, "in turn", 0)
+    seen: list[int] = []
+    in_turn = dense_model(task, both, "in turn", 0, lambda done, *_: seen.append(done))
+    assert seen == [3, 4, 5]
+    for name, tensor in tensors(in_turn).items():
+        assert torch.equal(tensor, at_once[name]), name
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,9 @@ def test_ways_of_writing_the_same_policy_have_one_id() -> None:
 
 def step_lines(*steps: Any) -> list[str]:
     with pytest.raises(PolicyError) as caught:
-        Policy.from_yaml(yaml.safe_dump({"steps": list(steps)}))
-    return list(caught.value.problems)
+        Policy.from_yaml(yaml.safe_dump({"steps": list(steps)}), "mine.yaml")
+    assert all(line.startswith("mine.yaml: ") for line in caught.value.problems)
+    return [line.removeprefix("mine.yaml: ") for line in caught.value.problems]
 
 
 HEADS = {"kind": "prune_heads", "layers": "a"}

@@ -173,7 +173,8 @@ def open_checkpoint(directory: Path | str) -> Checkpoint:
     """The checkpoint in a folder; `CheckpointError` if it is incomplete, truncated or edited."""
     directory = Path(directory)
     if not directory.is_dir():
-        raise CheckpointError(f"{directory}: must be a checkpoint folder, but there is none")
+        found = "is a file" if directory.exists() else "there is none"
+        raise CheckpointError(f"{directory}: must be a checkpoint folder, but {found}")
     config = _read_config(directory)
     for name in (*config.graphs.values(), *config.assets, WEIGHTS, POLICY, *LATE):
         if name not in config.files:

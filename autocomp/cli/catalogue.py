@@ -13,10 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import get_args
 
+from autocomp.cli.keys import step_keys
 from autocomp.patterns import Per
 from autocomp.policy import (
     STEPS,
     WEIGHT_BITS,
+    BatchNorm,
     Criterion,
     Precision,
     Schedule,
@@ -51,6 +53,10 @@ LINES: dict[str, Lines] = {
         "fp32": "Single precision throughout.",
         "bf16": "Forward passes in bfloat16, weights in single precision.",
     },
+    "batch_norms": {
+        "batch": "Normalises with the batch's statistics and follows them.",
+        "running": "Keeps the statistics it has; scale and shift still learn.",
+    },
     "bits": {
         "4": "4-bit integers, with a scale for each group of inputs.",
         "8": "8-bit integers, with a scale for each group of inputs.",
@@ -76,7 +82,6 @@ LINES: dict[str, Lines] = {
         "rouge_l": "Longest common subsequence (Lin, 2004).",
         "cider": "TF-IDF weighted n-grams (Vedantam et al., 2015).",
         "meteor": "Aligned words, stems and synonyms (Denkowski and Lavie, 2014); needs Java.",
-        "accuracy": "Share of right classes.",
         "size_mb": "10^6 bytes of the files that inference opens.",
         "download_mb": "10^6 bytes of the packed weights and configuration.",
         "latency_ms": "Latency ratio x the dense model's latency; from file to prediction.",
@@ -154,6 +159,7 @@ def _first_line(docstring: str | None) -> str:
 
 CATALOGUE: dict[str, Callable[[], Lines]] = {
     "steps": _steps,
+    "keys": step_keys,
     "domains": _domains,
     "per": _written("per", get_args(Per)),
     "criteria": _quoted(get_args(Criterion), "autocomp.compress.importance"),
@@ -164,6 +170,7 @@ CATALOGUE: dict[str, Callable[[], Lines]] = {
     "losses": _written("losses", LINES["losses"]),
     "schedules": _written("schedules", get_args(Schedule)),
     "precisions": _written("precisions", get_args(Precision)),
+    "batch_norms": _written("batch_norms", get_args(BatchNorm)),
     "samplers": _quoted(get_args(Sampler), "autocomp.study.samplers"),
     "targets": _targets,
     "tasks": _tasks,

@@ -11,6 +11,8 @@ from typing import Any
 
 WIDE = 1000
 """Columns where there is no terminal to fit into: nothing is cut off on the way into a file."""
+NOTHING = 5e-5
+"""Smaller than this, a metric is noise: a collapsed model's CIDEr of 5.4e-10, say."""
 NUMBER = re.compile(r"\(?[-+]?[\d.,]*(e[-+]?\d+)?[%xMG]?\)?")
 """What goes to the right in its column: "0.97", "97%", "4.1x", "(0)", and nothing at all."""
 
@@ -41,16 +43,20 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 
 def shown(value: object) -> str:
-    """A cell as text: four significant digits, nothing for None."""
+    """A cell as text: four significant digits, nothing for None, 0.0000 for next to nothing."""
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
+    if 0 < abs(value) < NOTHING:
+        return "0.0000"
     return f"{value:,.0f}" if abs(value) >= 1e4 and math.isfinite(value) else f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:
     """Seconds in the two units that matter: "0.3 s", "45 s", "12 min", "3 h 20 min", "2 d 4 h"."""
+    if seconds < 0.05:
+        return "0 s"
     if seconds < 1:
         return f"{seconds:.1g} s"
     if round(seconds) < 60:

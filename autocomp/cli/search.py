@@ -70,7 +70,8 @@ def search(
         print_json(study.front().to_json())
         return
     print_front(study.front())
-    print("files: " + ", ".join(str(one) for one in (study.directory / "front.json", image) if one))
+    written = (study.directory / "front.json", study.directory / "front.csv", image)
+    print("files: " + ", ".join(str(one) for one in written if one))
 
 
 def run(

@@ -47,7 +47,7 @@ def retrain_(
     trainable = trainable_names(model, step)
     models = [model, *_teachers(step, teacher)]
     torch.manual_seed(seed)
-    with _in_training(models, trainable) as device:
+    with _in_training(models, step, trainable) as device:
         parameters = [p for name, p in model.named_parameters() if name in trainable]
         parameters += [p for regime in regimes for p in regime.parameters()]
         optimizer = torch.optim.AdamW(
@@ -105,11 +105,13 @@ def _teachers(step: Retrain, teacher: nn.Module | None) -> list[nn.Module]:
 
 
 @contextmanager
-def _in_training(models: Sequence[nn.Module], trainable: Collection[str]) -> Iterator[torch.device]:
+def _in_training(
+    models: Sequence[nn.Module], step: Retrain, trainable: Collection[str]
+) -> Iterator[torch.device]:
     """The first of `models` set up to train, all on the device; afterwards as they came."""
     model = models[0]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    _set_modes(model, trainable)
+    _set_modes(model, step, trainable)
     try:
         for each in models:
             each.to(device)
@@ -157,11 +159,12 @@ def _check_finite(what: str, value: Tensor, step: Retrain, index: int) -> None:
         raise TrialStopped(f"the {what} became {number} at step {index + 1} of {step.steps}")
 
 
-def _set_modes(model: nn.Module, trainable: Collection[str]) -> None:
-    """Gradients for what is trained; a frozen module also keeps its BatchNorm statistics."""
+def _set_modes(model: nn.Module, step: Retrain, trainable: Collection[str]) -> None:
+    """Gradients for what is trained; what is frozen also keeps its BatchNorm statistics."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trainable)
     model.train()
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.train(any(parameter.startswith(f"{name}.") for parameter in trainable))
+            is_trained = any(parameter.startswith(f"{name}.") for parameter in trainable)
+            module.train(is_trained and step.batch_norm == "batch")

@@ -52,7 +52,9 @@ def _number(study: Study, trial: int | None, best: str | None) -> int:
         given = "neither" if trial is None else "both"
         raise StudyError(f"export: must be given a trial or what is best, but got {given}")
     if best is not None:
-        return choose(study.front(), best)
+        number = choose(study.front(), best)
+        log.info("trial %d is the best of the front", number)
+        return number
     assert trial is not None
     result = study.results.get(trial)
     if result is None or result.status != "complete":

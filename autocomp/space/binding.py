@@ -101,14 +101,22 @@ class BoundSpace:
         return Policy(steps=tuple(self.retraining()))
 
 
-def bind(space: SearchSpace, layers: Mapping[str, Sequence[str]]) -> BoundSpace:
+def bind(
+    space: SearchSpace,
+    layers: Mapping[str, Sequence[str]],
+    depths: Mapping[str, int] | None = None,
+) -> BoundSpace:
     """`space` with one parameter for each unit of the model that a step's patterns mean.
 
-    `layers` maps a kind of step to the names in this model that it can act on. `SpaceError` lists
-    every pattern and every module of a mapping that means none of them, with the nearest names.
+    `layers` maps a kind of step to the names in this model that it can act on, `depths` a container
+    of layers to their number. `SpaceError` lists every pattern and every module of a mapping that
+    means none of them, with the nearest names, and every `keep` beyond the layers there are.
     """
     lines: list[str] = []
     items = tuple(_bound(item, layers, lines) for item in space.steps)
+    for item in items:
+        for step in _steps_of(item):
+            lines += _depth_problems(step, depths or {})
     if lines:
         raise SpaceError(*lines)
     return BoundSpace(items)
@@ -190,6 +198,32 @@ def _unit_problems(step: SearchStep, names: Sequence[str]) -> list[str]:
         for unit in step.fields[field]
         if not any(name == unit or name.startswith(f"{unit}.") for name in names)
     ]
+
+
+def _depth_problems(step: SearchStep, depths: Mapping[str, int]) -> list[str]:
+    """A `keep` that no container it may apply to has layers for would be searched in vain."""
+    if step.kind != "drop_layers":
+        return []
+    known = {name: depths[name] for name in _patterns(step, "layers") if name in depths}
+    if not known:
+        return []
+    keep = step.fields["keep"]
+    highest = max(_numbers(keep), default=0)
+    name, depth = max(known.items(), key=lambda item: item[1])
+    if highest <= depth:
+        return []
+    return [
+        f"{step.place}.keep: must be at most {depth}, the layers that {name!r} has, "
+        f"but got {keep.to_dict() if isinstance(keep, Domain) else keep}"
+    ]
+
+
+def _numbers(value: Any) -> list[float]:
+    """The bounds or values of what stands at a field that takes a number."""
+    values = value.values if isinstance(value, Choice) else [value]
+    if isinstance(value, Domain) and not isinstance(value, Choice):
+        values = [value.low, value.high]
+    return [one for one in values if isinstance(one, int | float)]
 
 
 def _with_parents(names: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from autocomp.decisions import problems
+from autocomp.errors import nearest
 from autocomp.policy import STEPS, Policy
 from autocomp.space.domains import Choice, Domain, IntRange
 from autocomp.space.steps import Item, SearchStep
@@ -26,7 +27,13 @@ def complaints(model: type[BaseModel], value: Mapping[str, Any], place: str) -> 
     else:
         return []
     known = {key: one for key, one in value.items() if key in model.model_fields}
-    return lines if len(known) == len(value) else lines + complaints(model, known, place)
+    if len(known) == len(value):
+        return lines
+    for key in [key for key in value if key not in model.model_fields]:
+        # what a misspelt key holds is not missing: it is checked under the name it was meant to be
+        meant = nearest(str(key), model.model_fields.keys() - known.keys(), count=1)
+        known |= dict.fromkeys(meant, value[key])
+    return lines + complaints(model, known, place)
 
 
 def value_problems(step: SearchStep, reported: Collection[str]) -> list[str]:

@@ -14,7 +14,6 @@ METRICS: dict[str, Direction | None] = {
     "rouge_l": "maximize",
     "cider": "maximize",
     "meteor": "maximize",
-    "accuracy": "maximize",
     "size_mb": "minimize",
     "download_mb": "minimize",
     "latency_ms": "minimize",

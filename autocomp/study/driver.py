@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from autocomp.bench import compressible_layers, open_bench, prepare_dense
+from autocomp.bench import compressible_layers, container_depths, open_bench, prepare_dense
 from autocomp.decisions import validate
 from autocomp.errors import SpaceError, StudyError, unknown
 from autocomp.evaluate.meteor import java_available
@@ -86,14 +86,15 @@ def search(
 def bind_space(space: SearchSpace) -> BoundSpace:
     """`space` bound to the dense model of its own task.
 
-    `SpaceError` for patterns that mean nothing in it and for objectives the task cannot measure.
+    `SpaceError` for patterns that mean nothing in it, for a `keep` beyond its depth and for
+    objectives the task cannot measure.
     """
     task = build_task(space.task)
     known = [*task.metric_names(), *COSTS]
     unmeasured = [one.metric for one in space.objectives if one.metric not in known]
     if unmeasured:
         raise SpaceError(*(unknown("objectives", name, known) for name in unmeasured))
-    return bind(space, compressible_layers(task))
+    return bind(space, compressible_layers(task), container_depths(task))
 
 
 def _warn_of_worthless(space: SearchSpace, dense: Mapping[str, float]) -> None:

@@ -23,13 +23,13 @@ POLICY = Policy(steps=(Quantize(layers="**", bits=8),))
 def test_the_card_says_where_it_was_measured(
     tmp_path: Path, target: TargetSettings, said: str
 ) -> None:
-    write_card(tmp_path, POLICY, target, {"size_mb": 1.5}, ())
+    write_card(tmp_path, POLICY, target, {"size_mb": 1.5, "cider": 0.5}, {"size_mb": 6.0}, ())
     text = (tmp_path / CARD).read_text()
     assert said in text
-    assert "| size_mb | 1.5 MB |" in text
+    assert "| size_mb | 1.5 MB | 6 MB |\n| cider | 0.5 |  |" in text
     assert "What was not done" not in text
 
 
 def test_the_card_says_what_was_not_done(tmp_path: Path) -> None:
-    write_card(tmp_path, POLICY, TargetSettings(), {}, ["head: held at 32 bits"])
+    write_card(tmp_path, POLICY, TargetSettings(), {}, {}, ["head: held at 32 bits"])
     assert "## What was not done\n\n- head: held at 32 bits\n" in (tmp_path / CARD).read_text()

@@ -96,7 +96,7 @@ def test_what_is_written_is_read_back_bit_for_bit(folder, tmp_path):
     write_config(artifact, compressed, config.task, config.target, 3, 7, 2.5)
     counted = download_mb(artifact)
     write_json(again / METRICS, {"download_mb": counted})
-    write_card(again, first.policy, config.target, {"download_mb": counted}, ())
+    write_card(again, first.policy, config.target, {"download_mb": counted}, {}, ())
     assert CARD in refused(again) or METRICS in refused(again)
     seal(again)
     second = open_checkpoint(again)

@@ -285,6 +285,23 @@ def test_list_names_everything(cli: Cli) -> None:
     assert set(found) == set(CATALOGUE)
 
 
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        (
+            "prune_channels.ratio",
+            "number >= 0 and < 1, or a mapping from modules to such values; must be given",
+        ),
+        ("drop_layers.keep", "whole number >= 0; must be given"),
+        ("retrain.schedule", "cosine | linear | constant; default cosine"),
+        ("retrain.train", "text, or a list of patterns; default **"),
+        ("quantize.exclude", "text, or a list of patterns; default none"),
+    ],
+)
+def test_list_says_what_a_key_takes(key: str, line: str) -> None:
+    assert CATALOGUE["keys"]()[key] == line
+
+
 @pytest.mark.parametrize("kind", CATALOGUE)
 def test_list_has_a_line_about_each(cli: Cli, kind: str) -> None:
     lines = CATALOGUE[kind]()

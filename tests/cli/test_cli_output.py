@@ -18,6 +18,7 @@ from autocomp.study.loop import SearchEvent
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
+        (5.4e-10, "0 s"),
         (0.25, "0.2 s"),
         (1, "1 s"),
         (59.4, "59 s"),
@@ -36,6 +37,8 @@ def test_duration(seconds: float, words: str) -> None:
     [
         (None, ""),
         (0.123456, "0.1235"),
+        (5.4e-10, "0.0000"),
+        (0.0, "0"),
         (1234567.0, "1,234,567"),
         (17, "17"),
         ("words", "words"),

@@ -95,6 +95,18 @@ def test_what_is_frozen_stays_bit_for_bit(
     assert bool(statistics) == (BACKBONE in moved or f"{BACKBONE}.layers.1" in moved)
 
 
+def test_running_statistics_stay_while_scales_learn(
+    task: Captioning, model: CnnTransformer
+) -> None:
+    before = weights(model)
+    retrain_(model, step(batch_norm="running"), task)
+    names = changed(before, model)
+    assert not any("running" in name or "num_batches" in name for name in names)
+    norms = [n for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert {f"{name}.weight" for name in norms} <= names
+
+
 def test_the_model_comes_back_ready_to_run(task: Captioning, model: CnnTransformer) -> None:
     retrain_(model, step(exclude=BACKBONE), task)
     assert not any(module.training for module in model.modules())

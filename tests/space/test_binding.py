@@ -224,6 +224,27 @@ def test_a_pattern_without_a_match_is_reported_with_the_nearest(step: Any, expec
     assert str(caught.value) == expected
 
 
+@pytest.mark.parametrize(
+    ("keep", "shown"),
+    [
+        (4, "4"),
+        ({"int_range": [1, 4]}, "{'int_range': [1, 4]}"),
+        ({"choice": [2, 4]}, "{'choice': [2, 4]}"),
+    ],
+    ids=["value", "range", "choice"],
+)
+def test_no_more_layers_are_kept_than_there_are(keep: Any, shown: str) -> None:
+    depth = {"kind": "drop_layers", "layers": "decoder.layers", "keep": keep}
+    space = SearchSpace.from_dict(document({"choice": [depth, None]}))
+    with pytest.raises(SpaceError) as caught:
+        bind(space, LAYERS, {"decoder.layers": 3})
+    assert str(caught.value) == (
+        "policy.steps.0.choice.0.keep: must be at most 3, the layers that 'decoder.layers' has, "
+        f"but got {shown}"
+    )
+    bind(space, LAYERS, {"decoder.layers": 4})
+
+
 def test_a_step_that_no_layer_supports_is_reported() -> None:
     space = SearchSpace.from_dict(document(HEADS | RATIO))
     with pytest.raises(SpaceError) as caught:

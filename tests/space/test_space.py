@@ -364,7 +364,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ".": "must be a readable space file, but Is a directory",
         "latin.yaml": "must be UTF-8 text, but is not",
         "empty.yaml": "must hold a mapping, but the file is empty",
-        "broken.yaml": "must be valid YAML, but while parsing",
+        "broken.yaml": "must be valid YAML, but line ",
     }.items():
         with pytest.raises(SpaceError) as caught:
             SearchSpace.load(tmp_path / name)
