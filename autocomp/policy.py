@@ -31,6 +31,7 @@ Selection = Literal["uniform", "first", "last", "block_influence"]
 Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
 BatchNorm = Literal["batch", "running"]
+RangeMethod = Literal["minmax", "percentile", "mse"]
 
 WEIGHT_BITS = (4, 8, 32)
 KEEP_CODES = ("quantize", "drop_layers")
@@ -208,9 +209,11 @@ class GammaL1(PolicyStep):
 
 
 class Quantize(PolicyStep):
-    """Store the matched linear and embedding weights at `bits` with a scale a group of inputs.
+    """Store the matched linear, embedding and convolution weights at `bits`; 32 leaves a layer.
 
-    Symmetric, rounded to nearest, `group_size` inputs to a scale; 32 leaves a layer as it is.
+    Symmetric, rounded to nearest, `group_size` inputs to a scale. A convolution has a scale an output
+    channel and computes in 8 bits: its activations are rounded too, over a range that `ranges` finds
+    on images of the train split.
     """
 
     kind: Literal["quantize"] = "quantize"
@@ -218,6 +221,7 @@ class Quantize(PolicyStep):
     exclude: Patterns = ()
     bits: BitsByUnit
     group_size: Literal[16, 32, 64, 128] = 32
+    ranges: RangeMethod = "mse"
 
 
 STEPS: dict[str, type[Decision]] = {

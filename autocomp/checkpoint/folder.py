@@ -16,7 +16,7 @@ from pydantic import Field, StringConstraints
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from autocomp.checkpoint.packing import StoredTensor, describe, pack, unpack
+from autocomp.checkpoint.packing import StoredTensor, describe, pack, unpack, unpack_ranges
 from autocomp.compress.formats import Compressed
 from autocomp.decisions import Decision, content_id, validate
 from autocomp.errors import CheckpointError
@@ -28,6 +28,8 @@ from autocomp.tasks.base import Run, Task
 from autocomp.tasks.registry import restore_task
 
 CONFIG = "config.json"
+CALIBRATION_EXAMPLES = 64
+"""More move the ranges of activations by less than their own bins."""
 WEIGHTS = "model.safetensors"
 POLICY = "policy.yaml"
 METRICS = "metrics.json"
@@ -66,7 +68,12 @@ def write_model(
     """Write the model into `directory`: runtime files, packed weights, assets and policy."""
     compressed.module.eval()
     runtime = load_target(target.kind)
-    artifact = runtime.lower(task.graphs(compressed.module), compressed, directory)
+    artifact = runtime.lower(
+        task.graphs(compressed.module),
+        compressed,
+        directory,
+        lambda run: task.predict(run, task.inputs("train", 0, CALIBRATION_EXAMPLES)),
+    )
     assets = tuple(task.write_assets(directory))
     write_bytes(directory / WEIGHTS, save(pack(compressed)))
     write_text(directory / POLICY, policy.to_yaml())
@@ -162,7 +169,7 @@ class Checkpoint:
         module = self.task.build()
         reshape_(module, {name: how.shape for name, how in self.config.tensors.items()})
         module.load_state_dict(values, strict=False)
-        return Compressed(module.eval(), quantized)
+        return Compressed(module.eval(), quantized, unpack_ranges(packed))
 
     def predict(self, raw: bytes) -> Any:
         """The prediction for one raw example: the caption of a JPEG file's bytes, say."""

@@ -16,6 +16,10 @@ from autocomp.errors import CheckpointError
 from autocomp.models.reshape import tensors
 
 
+RANGES = "ranges."
+"""What the name of a graph's ranges begins with."""
+
+
 class StoredTensor(Decision):
     """How one tensor is stored: its shape, and its format if that is not plain floats."""
 
@@ -41,7 +45,22 @@ def pack(compressed: Compressed) -> dict[str, Tensor]:
         else:
             packed[f"{name}.codes"] = pack_codes(quantized.codes, quantized.format.bits)
             packed[f"{name}.scales"] = quantized.scales
-    return packed
+    return packed | {f"{RANGES}{graph}": rows for graph, rows in compressed.ranges.items()}
+
+
+def unpack_ranges(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The ranges of rounded activations, (N, 2) a graph."""
+    ranges = {
+        name.removeprefix(RANGES): tensor
+        for name, tensor in packed.items()
+        if name.startswith(RANGES)
+    }
+    for graph, rows in ranges.items():
+        if rows.ndim != 2 or rows.shape[1] != 2 or not rows.isfinite().all():
+            raise CheckpointError(
+                f"model.safetensors: {RANGES}{graph} must hold pairs of finite numbers, but does not"
+            )
+    return ranges
 
 
 def unpack(
@@ -84,8 +103,7 @@ def _quantized(
     packed: Mapping[str, Tensor], name: str, shape: tuple[int, ...], how: LayerFormat
 ) -> QuantizedTensor:
     codes = unpack_codes(packed[f"{name}.codes"], how.bits, shape)
-    rows, columns = shape
-    scales = _shaped(packed[f"{name}.scales"], (rows, -(-columns // how.group_size)))
+    scales = _shaped(packed[f"{name}.scales"], (shape[0], how.groups(shape)[0]))
     return QuantizedTensor(how, codes, scales)
 
 

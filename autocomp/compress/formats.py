@@ -5,6 +5,8 @@ Lowering, packing, reloading and reports read only this, so they cannot drift ap
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,28 +14,38 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from autocomp.decisions import Decision
+from autocomp.policy import RangeMethod
 
 
 class LayerFormat(Decision):
-    """Width of one weight matrix: `bits` a weight, one fp16 scale every `group_size` inputs.
+    """Width of one weight: `bits` each, one fp16 scale every `group_size` inputs of a row.
 
-    Codes are unsigned around the zero point 2^(bits-1): weight = (code - zero_point) x scale.
+    Codes are unsigned around the zero point 2^(bits-1): weight = (code - zero_point) x scale. With
+    no `group_size` a row has one scale. `ranges` is set where activations are rounded to 8 bits as
+    well, and names how their ranges are found.
     """
 
     bits: int = Field(ge=2, le=8)
-    group_size: int = Field(ge=16)
+    group_size: int | None = Field(default=None, ge=16)
+    ranges: RangeMethod | None = None
 
     @property
     def zero_point(self) -> int:
         return int(2 ** (self.bits - 1))
 
+    def groups(self, shape: Sequence[int]) -> tuple[int, int]:
+        """How many scales a weight of `shape` has a row, and inputs to each."""
+        columns = math.prod(shape[1:])
+        size = self.group_size or columns
+        return -(-columns // size), size
+
 
 @dataclass(frozen=True)
 class QuantizedTensor:
-    """A weight matrix at its width.
+    """A weight at its width.
 
-    `codes` is (rows, columns) uint8 in [0, 2^bits); `scales` is (rows, ceil(columns/group_size))
-    fp16. Rows are output features (of an embedding: words), columns inputs.
+    `codes` has the weight's shape, uint8 in [0, 2^bits); `scales` is (rows, groups) fp16. Rows are
+    output features (of an embedding: words), the rest of the shape, flattened, a row's inputs.
     """
 
     format: LayerFormat
@@ -41,10 +53,11 @@ class QuantizedTensor:
     scales: Tensor
 
     def dequantize(self) -> Tensor:
-        """The fp32 weights the codes stand for, (rows, columns)."""
-        columns = self.codes.shape[1]
-        scales = self.scales.float().repeat_interleave(self.format.group_size, dim=1)[:, :columns]
-        return (self.codes.float() - self.format.zero_point) * scales
+        """The fp32 weights the codes stand for, in the shape of `codes`."""
+        _, size = self.format.groups(self.codes.shape)
+        rows = self.codes.flatten(1).float()
+        scales = self.scales.float().repeat_interleave(size, dim=1)[:, : rows.shape[1]]
+        return ((rows - self.format.zero_point) * scales).view(self.codes.shape)
 
 
 @dataclass
@@ -53,23 +66,31 @@ class Compressed:
 
     `module` always computes with what `quantized` stands for (its parameters hold the dequantised
     values). `quantized` is keyed by the tensor's first name in `module.named_parameters()`.
+    `ranges` holds for each exported graph (N, 2) ends of the ranges of its rounded activations, in
+    the graph's order; a target measures them when it first lowers the model.
     """
 
     module: nn.Module
     quantized: dict[str, QuantizedTensor] = field(default_factory=dict)
+    ranges: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def rounds_activations(self) -> bool:
+        return any(tensor.format.ranges is not None for tensor in self.quantized.values())
 
 
 def quantize_tensor(weight: Tensor, fmt: LayerFormat) -> QuantizedTensor:
-    """Round `weight` (rows, columns) to the nearest codes of `fmt`, symmetric about zero."""
-    rows, columns = weight.shape
-    groups = -(-columns // fmt.group_size)
-    padded = torch.zeros(rows, groups * fmt.group_size)
-    padded[:, :columns] = weight.detach().float()
-    blocks = padded.view(rows, groups, fmt.group_size)
+    """Round `weight` (rows, ...) to the nearest codes of `fmt`, symmetric about zero."""
+    groups, size = fmt.groups(weight.shape)
+    rows = weight.detach().float().flatten(1)
+    padded = torch.zeros(len(rows), groups * size)
+    padded[:, : rows.shape[1]] = rows
+    blocks = padded.view(len(rows), groups, size)
     scales = (blocks.abs().amax(dim=2) / (fmt.zero_point - 1)).half()  # (rows, groups)
     # a group of zeros, or one too small for fp16, gets the smallest scale that divides
     fp16 = torch.finfo(torch.float16)
     scales = scales.clamp(fp16.tiny, fp16.max)
     codes = (blocks / scales.float().unsqueeze(2)).round() + fmt.zero_point
     codes = codes.clamp(0, 2 * fmt.zero_point - 1).to(torch.uint8)
-    return QuantizedTensor(fmt, codes.view(rows, -1)[:, :columns].contiguous(), scales)
+    own = codes.view(len(rows), -1)[:, : rows.shape[1]]
+    return QuantizedTensor(fmt, own.reshape(weight.shape).contiguous(), scales)

@@ -1,4 +1,4 @@
-"""Store linear and embedding weights at 8 or 4 bits."""
+"""Store linear, embedding and convolution weights at 8 or 4 bits."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from autocomp.patterns import matching
 from autocomp.policy import Quantize, value_for
 
 DENSE_BITS = 32
+CONVOLUTION_BITS = 8
+"""The one width in which convolutions compute faster than in fp32."""
+QUANTIZABLE = nn.Linear | nn.Embedding | nn.Conv2d
 
 
 def quantize_(compressed: Compressed, step: Quantize) -> list[str]:
@@ -27,23 +30,33 @@ def quantize_(compressed: Compressed, step: Quantize) -> list[str]:
             f"quantize.layers: must match a layer it can act on, but {list(step.layers)} "
             f"matches none; nearest: {', '.join(close) or 'none'}"
         )
+    skipped: list[str] = []
     for name in names:
         bits = value_for(name, step.bits, DENSE_BITS)
         if bits == DENSE_BITS:
             continue
+        if isinstance(layers[name], nn.Conv2d) and bits < CONVOLUTION_BITS:
+            skipped.append(f"{name}: {bits} bits have no kernel, so it has {CONVOLUTION_BITS}")
+            bits = CONVOLUTION_BITS
         weight = layers[name].weight
-        quantized = quantize_tensor(weight, LayerFormat(bits=bits, group_size=step.group_size))
+        quantized = quantize_tensor(weight, _format(layers[name], bits, step))
         compressed.quantized[f"{name}.weight"] = quantized
         with torch.no_grad():
             weight.copy_(quantized.dequantize())
-    return []
+    return skipped
 
 
-def quantizable_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Embedding]:
-    """The linear and embedding layers by name; of two that share a weight, the first."""
+def _format(layer: nn.Module, bits: int, step: Quantize) -> LayerFormat:
+    if isinstance(layer, nn.Conv2d):
+        return LayerFormat(bits=bits, ranges=step.ranges)
+    return LayerFormat(bits=bits, group_size=step.group_size)
+
+
+def quantizable_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Embedding | nn.Conv2d]:
+    """The linear, embedding and convolution layers by name; of two that share a weight, the first."""
     first_names = {name for name, _ in model.named_parameters()}
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Embedding) and f"{name}.weight" in first_names
+        if isinstance(module, QUANTIZABLE) and f"{name}.weight" in first_names
     }

@@ -6,7 +6,7 @@ Nothing here loads torch or a runtime.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -68,6 +68,10 @@ class Run(Protocol):
     def __call__(self, name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]: ...
 
 
+Drive = Callable[[Run], object]
+"""Runs inference on calibration data with the `Run` it is given."""
+
+
 class ExportableGraph(Protocol):
     """What a target needs of one part of a model.
 
@@ -92,12 +96,17 @@ class Target(Protocol):
     """A runtime. A module with these functions is one."""
 
     def lower(
-        self, graphs: Mapping[str, ExportableGraph], compressed: Compressed, directory: Path
+        self,
+        graphs: Mapping[str, ExportableGraph],
+        compressed: Compressed,
+        directory: Path,
+        drive: Drive | None = None,
     ) -> Artifact:
         """Write one file a graph into `directory`, its weights at the widths of `compressed`.
 
         `graphs` must be made of `compressed.module`. A weight the runtime has no kernel for is
-        kept wider, with the same values, and named in `skipped`.
+        kept wider, with the same values, and named in `skipped`. Where activations are rounded and
+        `compressed` has no ranges for them yet, they are measured with `drive` and put there.
         """
 
     def open(self, artifact: Artifact, threads: int = 1) -> Run:

@@ -68,6 +68,31 @@ def test_a_model_comes_back_bit_for_bit(bits, group_size, rows, columns, seed):
     assert torch.equal(quantized["0.weight"].scales, tensor.scales)
 
 
+def test_a_convolution_and_its_ranges_come_back():
+    module = nn.Conv2d(3, 4, 3)
+    tensor = quantize_tensor(module.weight, LayerFormat(bits=8, ranges="mse"))
+    module.weight.data = tensor.dequantize()
+    ranges = {"encoder": torch.tensor([[0.0, 6.0], [-1.5, 2.0]])}
+    compressed = Compressed(module, {"weight": tensor}, ranges)
+    packed = pack(compressed)
+    values, quantized = unpack(packed, describe(compressed))
+    assert torch.equal(values["weight"], module.weight)
+    assert torch.equal(quantized["weight"].codes, tensor.codes)
+    assert {name: rows.tolist() for name, rows in unpack_ranges(packed).items()} == {
+        "encoder": [[0.0, 6.0], [-1.5, 2.0]]
+    }
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [torch.zeros(3), torch.zeros(2, 3), torch.tensor([[0.0, float("inf")]])],
+    ids=["flat", "wide", "infinite"],
+)
+def test_ranges_that_are_none_are_refused(rows):
+    with pytest.raises(CheckpointError, match=r"ranges\.encoder must hold pairs of finite numbers"):
+        unpack_ranges({"ranges.encoder": rows})
+
+
 def stored_and_packed():
     module = nn.Linear(40, 3)
     tensor = quantize_tensor(module.weight, LayerFormat(bits=4, group_size=16))

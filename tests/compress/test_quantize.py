@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from autocomp.compress.formats import Compressed
+from autocomp.compress.formats import Compressed, LayerFormat
 from autocomp.compress.quantize import quantizable_layers, quantize_
 from autocomp.errors import PolicyError
 from autocomp.policy import Quantize
@@ -32,15 +32,20 @@ def compressed() -> Compressed:
 
 
 def test_layers_that_share_a_weight_go_by_the_first_name(compressed: Compressed) -> None:
-    assert list(quantizable_layers(compressed.module)) == ["embedding", "up", "down"]
+    assert list(quantizable_layers(compressed.module)) == ["embedding", "conv", "up", "down"]
 
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_the_module_computes_what_the_codes_stand_for(bits: int, compressed: Compressed) -> None:
     model, before = compressed.module, dict(compressed.module.named_parameters())
     values = {name: parameter.detach().clone() for name, parameter in before.items()}
-    assert quantize_(compressed, Quantize(layers="**", bits=bits)) == []
-    assert set(compressed.quantized) == {"embedding.weight", "up.weight", "down.weight"}
+    quantize_(compressed, Quantize(layers="**", bits=bits))
+    assert set(compressed.quantized) == {
+        "embedding.weight",
+        "conv.weight",
+        "up.weight",
+        "down.weight",
+    }
     for name, parameter in model.named_parameters():
         assert parameter is before[name]
         if name in compressed.quantized:
@@ -89,3 +94,21 @@ def test_the_last_step_decides(compressed: Compressed) -> None:
 def test_a_pattern_that_means_nothing_is_an_error(layers: str, compressed: Compressed) -> None:
     with pytest.raises(PolicyError, match=r"quantize\.layers: must match a layer"):
         quantize_(compressed, Quantize(layers=layers, bits=8))
+
+
+def test_a_convolution_has_eight_bits_a_scale_a_channel_and_ranges(compressed: Compressed) -> None:
+    step = Quantize(layers="conv", bits=8, ranges="minmax")
+    assert quantize_(compressed, step) == []
+    tensor = compressed.quantized["conv.weight"]
+    assert tensor.format == LayerFormat(bits=8, ranges="minmax")
+    assert tensor.codes.shape == (4, 3, 1, 1)
+    assert tensor.scales.shape == (4, 1)
+    assert compressed.rounds_activations
+
+
+def test_a_convolution_without_a_kernel_for_its_bits_says_so(compressed: Compressed) -> None:
+    skipped = quantize_(compressed, Quantize(layers=("conv", "up"), bits=4))
+    assert skipped == ["conv: 4 bits have no kernel, so it has 8"]
+    assert compressed.quantized["conv.weight"].format.bits == 8
+    assert compressed.quantized["up.weight"].format.bits == 4
+    assert not Compressed(compressed.module).rounds_activations

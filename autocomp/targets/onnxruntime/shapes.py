@@ -8,21 +8,42 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import GraphProto, NodeProto, TypeProto, numpy_helper, shape_inference
+from onnx import (
+    GraphProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    helper,
+    numpy_helper,
+    shape_inference,
+)
 from onnx.reference import ReferenceEvaluator
 
-from autocomp.targets.onnxruntime.edit import remove_unused, set_nodes, store
+from autocomp.targets.onnxruntime.edit import (
+    attribute,
+    consumers,
+    initializers,
+    remove_unused,
+    set_nodes,
+    store,
+)
 
 Dims = tuple[int | str | None, ...]
 """Lengths of a tensor's axes: a number, the name of a length that changes, or None if unknown."""
 
-_MOST_ROUNDS = 8
+_MOST_ROUNDS = 64
 _MOST_LENGTHS = 16
-_FOLDED = ("Add", "Cast", "Concat", "Div", "Mul", "Sqrt", "Squeeze", "Sub", "Unsqueeze")
+_FOLDED = frozenset(
+    "Add Cast Ceil Clip Concat ConstantOfShape Div Gather Identity Mul Reshape Slice Sqrt Squeeze "
+    "Sub Transpose Unsqueeze".split()
+)
 
 
 def fix_shapes(model: onnx.ModelProto) -> None:
-    """Make constant every known length and every Reshape that only copies lengths of its input."""
+    """Make constant every known length and every Reshape that only copies lengths of its input.
+
+    Padding that turns out constant goes into the convolution that reads it.
+    """
     _store_constants(model.graph)
     for _ in range(_MOST_ROUNDS):  # a length found lets inference find more
         known, before = _known_dims(model), len(model.graph.node)
@@ -32,7 +53,8 @@ def fix_shapes(model: onnx.ModelProto) -> None:
                 _fix_reshape(model.graph, node, known)
         remove_unused(model.graph)
         if len(model.graph.node) == before:
-            return
+            break
+    _merge_padding(model.graph)
 
 
 def _store_constants(graph: GraphProto) -> None:
@@ -95,10 +117,41 @@ def _value(
     source, *others = node.input
     if source in shapes and all(name in constants for name in others):
         return _picked(node.op_type, shapes[source], [constants[name] for name in others])
-    if node.op_type not in _FOLDED or any(name not in constants for name in node.input):
+    inputs = [name for name in node.input if name]  # an optional input that is left out has none
+    if node.op_type not in _FOLDED or any(name not in constants for name in inputs):
         return None
-    (value,) = ReferenceEvaluator(node).run(None, {name: constants[name] for name in node.input})
-    return np.asarray(value)
+    (value,) = ReferenceEvaluator(node).run(None, {name: constants[name] for name in inputs})
+    return np.asarray(value) if np.size(value) <= _MOST_LENGTHS else None
+
+
+def _merge_padding(graph: GraphProto) -> None:
+    """Let a convolution pad with zeros itself, on each side as much as the Pad before it does."""
+    stored, readers = initializers(graph), consumers(graph)
+    merged = []
+    for pad in graph.node:
+        if pad.op_type != "Pad" or pad.input[1] not in stored or not _pads_zeros(pad, stored):
+            continue
+        (conv, *others) = readers[pad.output[0]]
+        begin, end = numpy_helper.to_array(stored[pad.input[1]]).reshape(2, -1)
+        if conv.op_type != "Conv" or others or any(begin[:2]) or any(end[:2]):
+            continue
+        own = attribute(conv, "pads", [0] * (2 * len(begin[2:])))
+        pads = [*begin[2:], *end[2:]] + np.array(own)
+        kept = [one for one in conv.attribute if one.name not in ("pads", "auto_pad")]
+        del conv.attribute[:]
+        conv.attribute.extend([*kept, helper.make_attribute("pads", pads.tolist())])
+        conv.input[0] = pad.input[0]
+        merged.append(pad.output[0])
+    set_nodes(graph, [node for node in graph.node if node.output[0] not in merged])
+    remove_unused(graph)
+
+
+def _pads_zeros(pad: NodeProto, stored: dict[str, TensorProto]) -> bool:
+    value = pad.input[2] if len(pad.input) > 2 else ""
+    is_zero = not value or (
+        value in stored and not numpy_helper.to_array(stored[value]).any()
+    )
+    return attribute(pad, "mode", b"constant") == b"constant" and is_zero
 
 
 def _picked(kind: str, dims: Dims, arguments: list[np.ndarray]) -> np.ndarray | None:

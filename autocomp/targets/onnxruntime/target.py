@@ -8,37 +8,58 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
+import torch
 
 from autocomp.compress.formats import Compressed
 from autocomp.errors import CheckpointError, unknown
 from autocomp.files import write_bytes
-from autocomp.targets.base import Artifact, Capabilities, ExportableGraph, Run
+from autocomp.targets.base import Artifact, Capabilities, Drive, ExportableGraph, Run
+from autocomp.targets.onnxruntime.calibrate import calibrate
 from autocomp.targets.onnxruntime.edit import merge_equal
 from autocomp.targets.onnxruntime.export import export
 from autocomp.targets.onnxruntime.lowbit import INT8_ACTIVATIONS, KERNEL_BITS, pack_weights
 from autocomp.targets.onnxruntime.session import open_session
+from autocomp.targets.onnxruntime.static import activations, quantize_convolutions
 
 
 def lower(
     graphs: Mapping[str, ExportableGraph],
     compressed: Compressed,
     directory: Path,
+    drive: Drive | None = None,
     accuracy_level: int = INT8_ACTIVATIONS,
 ) -> Artifact:
     """Write `<name>.onnx` into `directory` for each graph, its weights packed at their widths.
 
     Linear layers with packed weights round their activations to int8, a scale a group, unless
-    `accuracy_level` is 0. `UserError` if a graph's weights do not fit into one file.
+    `accuracy_level` is 0. Convolutions round theirs over the ranges in `compressed`, which are
+    measured with `drive` if there are none. `UserError` if a graph's weights do not fit into one
+    file.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    models = {name: export(name, graph, compressed.module) for name, graph in graphs.items()}
+    if compressed.rounds_activations and not compressed.ranges:
+        _measure_ranges(models, compressed, drive)
     skipped: list[str] = []
-    for name, graph in graphs.items():
-        model = export(name, graph, compressed.module)
+    for name, model in models.items():
+        if name in compressed.ranges:
+            quantize_convolutions(model, compressed.quantized, compressed.ranges[name].numpy())
         lines = pack_weights(model, compressed.quantized, accuracy_level)
         skipped.extend(f"{name}: {line}" for line in lines)
         merge_equal(model.graph)
         write_bytes(directory / f"{name}.onnx", model.SerializeToString())
     return Artifact(directory, {name: f"{name}.onnx" for name in graphs}, skipped=tuple(skipped))
+
+
+def _measure_ranges(
+    models: Mapping[str, onnx.ModelProto], compressed: Compressed, drive: Drive | None
+) -> None:
+    """Put the ranges of every graph with 8-bit convolutions into `compressed`."""
+    assert drive is not None, "rounded activations need calibration data"
+    found = {name: activations(model.graph, compressed.quantized) for name, model in models.items()}
+    wanted = {name: methods for name, methods in found.items() if methods}
+    for name, ranges in calibrate(models, wanted, drive).items():
+        compressed.ranges[name] = torch.from_numpy(ranges)
 
 
 def open(artifact: Artifact, threads: int = 1) -> Run:
@@ -64,7 +85,7 @@ def capabilities() -> Capabilities:
     return {
         "linear": dict.fromkeys(KERNEL_BITS, "MatMulNBits") | {32: "MatMul"},
         "embedding": dict.fromkeys(KERNEL_BITS, "GatherBlockQuantized") | {32: "Gather"},
-        "convolution": {32: "Conv"},
+        "convolution": {8: "QLinearConv", 32: "Conv"},
     }
 
 

@@ -1,0 +1,152 @@
+"""Convolutions that compute in 8 bits: QuantizeLinear and DequantizeLinear around each.
+
+ONNX Runtime fuses them into integer kernels when it loads the file. Activations are unsigned with a
+range measured beforehand, weights signed with a scale an output channel: the pair that x86 computes
+fastest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import GraphProto, NodeProto, helper, numpy_helper
+
+from autocomp.compress.formats import QuantizedTensor
+from autocomp.errors import CheckpointError
+from autocomp.targets.onnxruntime.calibrate import Ranges
+from autocomp.targets.onnxruntime.edit import (
+    consumers,
+    initializers,
+    remove_unused,
+    set_nodes,
+    store,
+)
+
+LEVELS = 255
+WEIGHT_LEVELS = 127
+LARGEST_BIAS = 2.0**30
+ACTIVATIONS = ("Relu", "Clip")
+"""What the integer kernel of a convolution computes along with it."""
+
+
+def activations(graph: GraphProto, quantized: Mapping[str, QuantizedTensor]) -> dict[str, str]:
+    """The tensors to round to 8 bits, in the graph's order, and how the range of each is found."""
+    readers = consumers(graph)
+    methods: dict[str, str] = {}
+    for conv in _convolutions(graph, quantized):
+        for name in (conv.input[0], _result(conv, readers)):
+            methods.setdefault(name, quantized[conv.input[1]].format.ranges or "minmax")
+    return methods
+
+
+def quantize_convolutions(
+    model: onnx.ModelProto, quantized: Mapping[str, QuantizedTensor], ranges: Ranges
+) -> None:
+    """Rewrite every convolution whose weight is in `quantized` to compute in 8 bits.
+
+    `ranges` has a row for each of `activations`. `CheckpointError` if it has another number.
+    """
+    graph = model.graph
+    names = list(activations(graph, quantized))
+    if len(ranges) != len(names):
+        raise CheckpointError(
+            f"model.safetensors: must hold ranges of {len(names)} activations, "
+            f"but holds {len(ranges)}"
+        )
+    scales = {name: _affine(*row) for name, row in zip(names, ranges.tolist(), strict=True)}
+    convs = _convolutions(graph, quantized)
+    before = {
+        conv.output[0]: _pack(graph, conv, quantized[conv.input[1]], scales[conv.input[0]][0])
+        for conv in convs
+    }
+    after = _round_activations(graph, scales)
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        nodes += [*before.get(node.output[0], []), node]
+        nodes += [pair for output in node.output for pair in after.get(output, [])]
+    set_nodes(graph, nodes)
+    remove_unused(graph)
+
+
+def _convolutions(
+    graph: GraphProto, quantized: Mapping[str, QuantizedTensor]
+) -> list[NodeProto]:
+    return [node for node in graph.node if node.op_type == "Conv" and node.input[1] in quantized]
+
+
+def _result(conv: NodeProto, readers: Mapping[str, list[NodeProto]]) -> str:
+    """What the integer kernel writes: the convolution's result, past an activation it includes."""
+    (reader, *others) = readers[conv.output[0]]
+    included = reader.op_type in ACTIVATIONS and not others
+    return reader.output[0] if included else conv.output[0]
+
+
+def _affine(low: float, high: float) -> tuple[np.float32, np.uint8]:
+    """Scale and zero point of 8 unsigned bits over [low, high], which holds zero."""
+    if low == high:
+        return np.float32(1), np.uint8(0)
+    scale = np.float32((high - low) / LEVELS)
+    # past a Clip's own bound, if by a rounding error, the runtime would keep it as a node
+    if scale * LEVELS > high - low:
+        scale = np.nextafter(scale, np.float32(0))
+    return scale, np.uint8(np.clip(np.round(-low / scale), 0, LEVELS))
+
+
+def _round_activations(
+    graph: GraphProto, scales: Mapping[str, tuple[np.float32, np.uint8]]
+) -> dict[str, list[NodeProto]]:
+    """Let every reader of a tensor read its rounded form; the nodes that make it, by tensor."""
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name in scales:
+                node.input[place] = f"{name}.rounded"
+    pairs: dict[str, list[NodeProto]] = {}
+    for name, (scale, zero) in scales.items():
+        how = [store(graph, f"{name}.scale", scale), store(graph, f"{name}.zero", zero)]
+        pairs[name] = [
+            helper.make_node("QuantizeLinear", [name, *how], [f"{name}.codes"]),
+            helper.make_node("DequantizeLinear", [f"{name}.codes", *how], [f"{name}.rounded"]),
+        ]
+    return pairs
+
+
+def _pack(
+    graph: GraphProto, conv: NodeProto, tensor: QuantizedTensor, input_scale: np.float32
+) -> list[NodeProto]:
+    """Store a convolution's codes and bias; the nodes that give their values."""
+    stored = initializers(graph)
+    name = conv.input[1]
+    weight = numpy_helper.to_array(stored[name])
+    bias = numpy_helper.to_array(stored[conv.input[2]]) if len(conv.input) > 2 else None
+    scale = _weight_scale(weight, tensor)
+    if bias is not None:
+        # a channel whose weights are next to nothing would overflow its bias
+        scale = np.maximum(scale, np.abs(bias) / (LARGEST_BIAS * input_scale)).astype(np.float32)
+    shape = (-1, *[1] * (weight.ndim - 1))
+    codes = np.clip(np.round(weight / scale.reshape(shape)), -WEIGHT_LEVELS, WEIGHT_LEVELS)
+    nodes = [_dequantized(graph, name, codes.astype(np.int8), scale)]
+    conv.input[1] = nodes[0].output[0]
+    if bias is not None:
+        product = (scale * input_scale).astype(np.float32)
+        whole = np.round(bias / product).astype(np.int32)
+        nodes.append(_dequantized(graph, conv.input[2], whole, product))
+        conv.input[2] = nodes[1].output[0]
+    return nodes
+
+
+def _weight_scale(weight: np.ndarray, tensor: QuantizedTensor) -> np.ndarray:
+    """The scale of each output channel: that of its codes times what a folded norm made of it."""
+    codes = tensor.codes.cpu().numpy().astype(np.int16) - tensor.format.zero_point
+    largest_code = np.abs(codes).reshape(len(codes), -1).max(axis=1)
+    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+    smallest = np.finfo(np.float32).tiny
+    return np.maximum(largest / np.maximum(largest_code, 1), smallest).astype(np.float32)
+
+
+def _dequantized(
+    graph: GraphProto, name: str, codes: np.ndarray, scale: np.ndarray
+) -> NodeProto:
+    inputs = [store(graph, f"{name}.codes", codes), store(graph, f"{name}.scale", scale)]
+    return helper.make_node("DequantizeLinear", inputs, [f"{name}.values"], axis=0)

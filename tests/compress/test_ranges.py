@@ -1,0 +1,54 @@
+"""Every method gives an interval inside what was seen; they differ in what they give up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autocomp.compress.ranges import BINS, RANGES, Histogram, minmax, mse, percentile
+
+
+def seen(values: np.ndarray) -> Histogram:
+    low, high = float(min(values.min(), 0)), float(max(values.max(), 0))
+    return Histogram(low, high, np.histogram(values, BINS, (low, high))[0].astype(float))
+
+
+def error(values: np.ndarray, low: float, high: float) -> float:
+    """Mean squared error of rounding to 256 levels over [low, high]."""
+    scale = (high - low) / 255
+    codes = np.clip(np.round((values - low) / scale), 0, 255)
+    return float(np.mean((codes * scale + low - values) ** 2))
+
+
+@pytest.mark.parametrize("method", RANGES)
+@given(st.integers(0, 99), st.floats(0.1, 100))
+def test_a_range_lies_within_what_was_seen(method: str, seed: int, scale: float) -> None:
+    histogram = seen(np.random.default_rng(seed).normal(0, scale, 1000))
+    low, high = RANGES[method](histogram)
+    assert histogram.low <= low < high <= histogram.high
+
+
+def test_minmax_keeps_an_outlier_that_the_others_give_up() -> None:
+    values = np.random.default_rng(0).normal(0, 1, 100_000)
+    values[0] = 1000.0
+    histogram = seen(values)
+    assert minmax(histogram)[1] == 1000
+    assert percentile(histogram)[1] < 10
+    assert mse(histogram)[1] < 1000
+
+
+@pytest.mark.parametrize("spread", ["normal", "laplace", "lognormal"])
+def test_mse_errs_least(spread: str) -> None:
+    values = getattr(np.random.default_rng(1), spread)(0, 1, 50_000)
+    histogram = seen(values)
+    best = error(values, *mse(histogram))
+    assert best <= error(values, *minmax(histogram)) * 1.01
+    assert best <= error(values, *percentile(histogram)) * 1.05
+
+
+def test_percentile_cuts_one_in_ten_thousand() -> None:
+    values = np.random.default_rng(2).uniform(-1, 1, 1_000_000)
+    low, high = percentile(seen(values))
+    assert np.mean((values < low) | (values > high)) == pytest.approx(1e-4, abs=1e-3)
