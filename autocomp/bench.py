@@ -20,7 +20,7 @@ from autocomp.checkpoint.folder import (
     write_model,
 )
 from autocomp.compress.channels import channel_layers
-from autocomp.compress.depth import layer_containers
+from autocomp.compress.depth import fewest, layer_containers
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantizable_layers
 from autocomp.decisions import validate
@@ -75,7 +75,8 @@ def open_bench(space: SearchSpace, directory: Path) -> Bench:
 def find_dense(space: SearchSpace, directory: Path) -> Checkpoint | None:
     """The dense model that is in `directory`/dense, None if there is none yet.
 
-    `StudyError` if it was made for another task, target or seed.
+    `StudyError` if it was made for another task, target or seed, or of other data: with one caption
+    changed, a word's number may mean another word.
     """
     if not (directory / DENSE / METRICS).exists():
         return None
@@ -90,6 +91,11 @@ def find_dense(space: SearchSpace, directory: Path) -> Checkpoint | None:
         raise StudyError(
             f"{dense.directory}: must be the dense model of this task, target and seed, but was "
             f"made with another {' and another '.join(differing)}; choose another folder"
+        )
+    if dense.config.fingerprint != build_task(space.task).fingerprint():
+        raise StudyError(
+            f"{dense.directory}: must be the dense model of these data, but was trained when the "
+            "training images, captions or initial weights were others; choose another folder"
         )
     return dense
 
@@ -137,7 +143,8 @@ def _measure_dense(
     steps = max(1, round(metrics.get("mean_tokens", 1.0)))
     raw = task.raw_inputs("dev", TIMED_EXAMPLES)
     latency_ms = dense_latency_ms(task, run, raw, target, steps)
-    write_config(artifact, dense, section, target, seed, steps, latency_ms)
+    fingerprint = task.fingerprint()
+    write_config(artifact, dense, section, target, seed, fingerprint, steps, latency_ms)
     own_ms = own_latency_ms(task, run, raw, target)
     return {
         **metrics,
@@ -156,9 +163,10 @@ def compressible_layers(task: Task) -> dict[str, list[str]]:
     return {"prune_channels": channel_layers(graph, inputs), **others}
 
 
-def container_depths(task: Task) -> dict[str, int]:
-    """For each container of layers of the task's dense model, how many it has."""
-    return {name: len(layers) for name, layers in layer_containers(task.build()).items()}
+def container_depths(task: Task) -> dict[str, tuple[int, int]]:
+    """For each container of layers of the task's dense model, the fewest and most it may keep."""
+    containers = layer_containers(task.build())
+    return {name: (fewest(layers), len(layers)) for name, layers in containers.items()}
 
 
 def _names(model: nn.Module, kind: type[nn.Module]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -43,10 +44,15 @@ def dense_model(
     model = task.build()
     if settings.checkpoint is not None:
         path = resolve_path(settings.checkpoint, "task.dense.checkpoint", UserError)
+        if path.is_dir():
+            task.check_assets(path)
         return _load(model, path / WEIGHTS if path.is_dir() else path)
-    folder = cache_dir() / "dense" / dense_key(settings, fingerprint, seed)
-    if not (folder / WEIGHTS).exists():
-        _train(model, task, settings, fingerprint, seed, on_step)
+    cache = cache_dir() / "dense"
+    cache.mkdir(exist_ok=True)
+    folder = cache / dense_key(settings, fingerprint, seed)
+    with FileLock(cache / f"{folder.name}.lock"):  # another search may be training it
+        if not (folder / WEIGHTS).exists():
+            _train(model, task, settings, fingerprint, seed, on_step)
     return _load(model, folder / WEIGHTS)
 
 

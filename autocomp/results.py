@@ -22,7 +22,7 @@ class TrialResult(Decision):
 
     `metrics` is empty unless the trial is complete, except for what was known when it stopped.
     `reason` says why a trial stopped or failed; `skipped` what could not be done, and why;
-    `seconds` how long each stage took.
+    `seconds` how long each stage took; a trial whose process died tells neither.
     """
 
     number: int = Field(ge=0)
@@ -32,7 +32,7 @@ class TrialResult(Decision):
     metrics: dict[str, float] = {}
     skipped: tuple[str, ...] = ()
     seconds: dict[str, float] = {}
-    seed: int = 0
+    seed: int | None = None
     versions: dict[str, str] = {}
 
 

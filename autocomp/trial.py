@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -21,9 +22,10 @@ from autocomp.files import write_folder, write_json
 from autocomp.measure import cost, latency, own_latency_ms, quality, sizes
 from autocomp.policy import Policy
 from autocomp.provenance import versions
-from autocomp.results import Status, TrialResult, reason_of
+from autocomp.results import Status, TrialResult, one_line, reason_of
 from autocomp.targets import Artifact, Run, load_target
 
+log = logging.getLogger(__name__)
 SIZES = ("size_mb", "download_mb", "params", "macs")
 LATENCIES = ("latency_ms", "latency_ratio")
 SLACK = 0.1
@@ -39,13 +41,15 @@ class Findings:
     skipped: list[str] = field(default_factory=list)
 
 
-def run_trial(bench: Bench, number: int, policy: Policy, checkpoint: Path) -> TrialResult:
+def run_trial(
+    bench: Bench, number: int, policy: Policy, checkpoint: Path, log_file: Path | None = None
+) -> TrialResult:
     """Carry out `policy`, measure what comes of it, and leave its checkpoint in `checkpoint`.
 
     The same policy and seed on the same machine give the same model. What is known to break a bound
     before anything is retrained, and a loss that is not finite, stop the trial. A policy that does
-    not fit the model raises `PolicyError`; whatever else goes wrong fails the trial, and the
-    traceback goes to log.txt beside the checkpoint.
+    not fit the model, and whatever else goes wrong, fails it; the traceback of what may be our own
+    fault is added to `log_file`, or to the debug log if there is none.
     """
     found = Findings()
     status: Status = "complete"
@@ -56,12 +60,11 @@ def run_trial(bench: Bench, number: int, policy: Policy, checkpoint: Path) -> Tr
             write_folder(checkpoint, lambda directory: _carry_out(bench, policy, directory, found))
     except TrialStopped as stop:
         status, reason = "stopped", str(stop)
-    except UserError:
-        raise
+    except UserError as mistake:
+        status, reason = "failed", one_line(str(mistake))
     except Exception as failure:
         status, reason = "failed", reason_of(failure)
-        with (checkpoint.parent / "log.txt").open("a", encoding="utf-8") as log:
-            log.write(traceback.format_exc())
+        _keep_traceback(log_file)
     return TrialResult(
         number=number,
         policy_id=policy.id,
@@ -73,6 +76,14 @@ def run_trial(bench: Bench, number: int, policy: Policy, checkpoint: Path) -> Tr
         seed=bench.seed,
         versions=versions(),
     )
+
+
+def _keep_traceback(log_file: Path | None) -> None:
+    if log_file is None:
+        log.debug("the trial failed", exc_info=True)
+        return
+    with log_file.open("a", encoding="utf-8") as file:
+        file.write(traceback.format_exc())
 
 
 @contextmanager
@@ -116,6 +127,7 @@ def _lower(work: Work, policy: Policy, directory: Path) -> tuple[Artifact, Run]:
         config.task,
         bench.target,
         config.seed,
+        config.fingerprint,
         config.steps,
         config.dense_latency_ms,
     )

@@ -10,10 +10,18 @@ import pytest
 import torch
 from tiny_models import changed, tiny_task, weights
 
-from autocomp.bench import Bench, compressible_layers, find_dense, open_bench, prepare_dense
+from autocomp.bench import (
+    Bench,
+    compressible_layers,
+    container_depths,
+    find_dense,
+    open_bench,
+    prepare_dense,
+)
 from autocomp.errors import StudyError
 from autocomp.policy import STEPS, Policy
 from autocomp.space.space import SearchSpace
+from autocomp.tasks.captioning import Captioning
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -70,6 +78,19 @@ def test_a_dense_model_of_another_study_is_refused(
     )
     with pytest.raises(StudyError, match=differing):
         prepare_dense(other, tiny_study)
+
+
+def test_a_dense_model_of_other_data_is_refused(
+    space: SearchSpace, tiny_study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Captioning, "fingerprint", lambda task: "one caption was corrected")
+    with pytest.raises(StudyError, match="must be the dense model of these data"):
+        prepare_dense(space, tiny_study)
+
+
+def test_as_many_layers_may_be_kept_as_a_decoder_allows() -> None:
+    depths = container_depths(tiny_task({"encoder_layers": 1}))
+    assert depths == {"encoder.layers": (0, 1), "decoder.layers": (1, 2)}
 
 
 def test_a_dense_model_that_is_not_there_is_not_found(space: SearchSpace, tmp_path: Path) -> None:

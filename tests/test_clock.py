@@ -8,12 +8,10 @@ from autocomp.clock import Clock
 
 
 def test_seconds_add_up_by_stage() -> None:
-    stages: list[str] = []
-    clock = Clock(stages.append)
+    clock = Clock()
     for stage in ("lower", "measure", "lower"):
         with clock(stage):
             pass
-    assert stages == ["lower", "measure", "lower"]
     assert list(clock.seconds) == ["lower", "measure"]
     assert all(seconds >= 0 for seconds in clock.seconds.values())
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import SECTION, tiny_task, weights
 
+from autocomp.data.tokenizer import Tokenizer
 from autocomp.dense import INITIAL, WEIGHTS, dense_key, dense_model
 from autocomp.errors import CheckpointError, UserError
 from autocomp.models.reshape import tensors
@@ -51,7 +52,7 @@ def test_it_is_trained_once(task: Captioning, cache: Path, monkeypatch: pytest.M
 
 def test_what_it_started_from_is_kept(task: Captioning, cache: Path) -> None:
     model = dense_model(task, SETTINGS, task.fingerprint(), 0)
-    (folder,) = cache.iterdir()
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
     assert folder.name == dense_key(SETTINGS, task.fingerprint(), 0)
     initial, built = load_file(folder / INITIAL), tensors(task.build())
     assert all(torch.equal(tensor, built[name]) for name, tensor in initial.items())
@@ -101,7 +102,7 @@ def test_a_training_that_diverges_is_the_users_to_mend(task: Captioning, cache: 
     settings = DenseSettings.model_validate({**SECTION["dense"], "lr": 1e30})
     with pytest.raises(UserError, match=r"task\.dense\.stages\.0: must train to a finite loss"):
         dense_model(task, settings, "diverges", 0)
-    assert not cache.exists() or not list(cache.iterdir())
+    assert not [path for path in cache.iterdir() if path.is_dir()]
 
 
 @pytest.mark.parametrize("as_folder", [True, False], ids=["folder", "file"])
@@ -111,6 +112,17 @@ def test_a_users_own_weights_load(as_folder: bool, task: Captioning, tmp_path: P
     path = tmp_path if as_folder else tmp_path / WEIGHTS
     model = dense_model(task, DenseSettings(checkpoint=str(path)), "mine", 0)
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in tensors(model).items())
+
+
+def test_weights_trained_on_other_words_are_refused(task: Captioning, tmp_path: Path) -> None:
+    save_file(dict(tensors(task.build())), tmp_path / WEIGHTS)
+    settings = DenseSettings(checkpoint=str(tmp_path))
+    task.write_assets(tmp_path)
+    dense_model(task, settings, "mine", 0)
+    words = task.tokenizer.words
+    Tokenizer((*words[:4], *reversed(words[4:]))).save(tmp_path / "tokenizer.json")
+    with pytest.raises(CheckpointError, match="must have the words of the training captions"):
+        dense_model(task, settings, "mine", 0)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from tiny_models import changed, weights
 
 from autocomp.bench import Bench, open_bench
 from autocomp.checkpoint.folder import METRICS, open_checkpoint
-from autocomp.errors import PolicyError
 from autocomp.policy import Policy
 from autocomp.results import TrialResult
 from autocomp.space.objectives import Bound, Objective
@@ -179,10 +178,13 @@ def test_a_training_that_diverges_is_a_result(bench: Bench, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_policy_that_does_not_fit_raises_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
-    wrong = policy({"kind": "prune_heads", "layers": "nowhere", "ratio": 0.5})
-    with pytest.raises(PolicyError, match=r"prune_heads\.layers: must match a layer"):
-        run_trial(bench, 5, wrong, tmp_path / "checkpoint")
+def test_a_policy_that_does_not_fit_fails_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+    wrong = policy(RETRAIN, {"kind": "prune_heads", "layers": "nowhere", "ratio": 0.5})
+    result = run_trial(bench, 5, wrong, tmp_path / "checkpoint", tmp_path / "log.txt")
+    assert result.status == "failed"
+    assert result.reason is not None
+    assert result.reason.startswith("prune_heads.layers: must match a layer")
+    assert result.seconds["retrain"] > 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -193,12 +195,16 @@ def test_what_fails_halfway_keeps_what_it_spent(
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr("autocomp.trial.quality", run_out)
-    result = run_trial(bench, 5, policy(RETRAIN), tmp_path / "checkpoint")
+    log = tmp_path / "log.txt"
+    result = run_trial(bench, 5, policy(RETRAIN), tmp_path / "checkpoint", log)
     assert result.status == "failed"
     assert result.reason == "out of memory: DefaultCPUAllocator: can't allocate memory"
     assert result.seconds["retrain"] > 0
-    assert "run_out" in (tmp_path / "log.txt").read_text()
+    assert "run_out" in log.read_text()
     assert not (tmp_path / "checkpoint").exists()
+    log.unlink()
+    run_trial(bench, 5, policy(RETRAIN), tmp_path / "checkpoint")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_a_latency_bound_times_before_retraining(

@@ -44,7 +44,8 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-
 class CheckpointConfig(Decision):
     """What `config.json` says.
 
-    `seed` is the study's. `steps` is how many steps of a sequential model its latency is measured
+    `seed` is the study's, `fingerprint` that of the data and the initial model the dense model was
+    trained on. `steps` is how many steps of a sequential model its latency is measured
     over, `dense_latency_ms` what those took the dense model in the study. `files` maps each file to
     its SHA-256 and `checksum` is that of everything else in this file.
     """
@@ -56,6 +57,7 @@ class CheckpointConfig(Decision):
     graphs: dict[str, FileName]
     assets: tuple[FileName, ...]
     seed: int = Field(ge=0)
+    fingerprint: str
     steps: int = Field(ge=1)
     dense_latency_ms: float = Field(ge=0)
     files: dict[FileName, str]
@@ -86,6 +88,7 @@ def write_config(
     task: dict[str, Any],
     target: TargetSettings,
     seed: int,
+    fingerprint: str,
     steps: int,
     dense_latency_ms: float,
 ) -> None:
@@ -102,6 +105,7 @@ def write_config(
         graphs=artifact.graphs,
         assets=artifact.assets,
         seed=seed,
+        fingerprint=fingerprint,
         steps=steps,
         dense_latency_ms=dense_latency_ms,
         files={
@@ -142,7 +146,7 @@ class Checkpoint:
 
     @property
     def policy(self) -> Policy:
-        return Policy.from_yaml((self.directory / POLICY).read_text(), POLICY)
+        return Policy.from_yaml((self.directory / POLICY).read_text(encoding="utf-8"), POLICY)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -193,6 +197,15 @@ def open_checkpoint(directory: Path | str) -> Checkpoint:
         if _sha256(file) != expected:
             raise CheckpointError(f"{file}: must be as autocomp wrote it, but it was changed")
     return Checkpoint(directory, config)
+
+
+def is_checkpoint(directory: Path) -> bool:
+    """Whether a folder holds what autocomp wrote, be it truncated: its config.json says so."""
+    try:
+        _read_config(directory)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _read_config(directory: Path) -> CheckpointConfig:

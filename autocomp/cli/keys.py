@@ -42,7 +42,6 @@ def _default(schema: dict[str, Any]) -> str:
     if "default" not in schema:
         return "must be given"
     default = schema["default"]
-    default = schema["default"]
     if isinstance(default, list | tuple):
         default = ", ".join(default) or "none"
     return f"default {default}"

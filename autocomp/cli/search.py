@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from autocomp.policy import Policy
     from autocomp.results import TrialResult
     from autocomp.space.space import SearchSpace
+    from autocomp.study.study import Study
 
 RESULTS = Path("results")
 SPACE = typer.Argument(help="A space file.")
@@ -70,8 +72,17 @@ def search(
         print_json(study.front().to_json())
         return
     print_front(study.front())
+    _print_unfinished(study)
     written = (study.directory / "front.json", study.directory / "front.csv", image)
     print("files: " + ", ".join(str(one) for one in written if one))
+
+
+def _print_unfinished(study: Study) -> None:
+    """What the front does not show: trials that came to nothing."""
+    counts = Counter(result.status for result in study.results.values())
+    told = [f"{counts[one]} {one}" for one in ("stopped", "failed") if counts[one]]
+    if told:
+        print(f"{', '.join(told)}; why: autocomp status {study.directory}")
 
 
 def run(
@@ -149,7 +160,8 @@ def _report(result: TrialResult, dense: Checkpoint, out: Path, as_json: bool) ->
     if as_json:
         print_json(result.model_dump(mode="json") | {"dense": dense.metrics})
     if result.status != "complete":
-        raise PolicyError(f"policy: must complete, but was stopped: {result.reason}")
+        ended = "was stopped" if result.status == "stopped" else "failed"
+        raise PolicyError(f"policy: must complete, but {ended}: {result.reason}")
     if not as_json:
         reference = dense.metrics
         rows = [(name, reference.get(name), value) for name, value in result.metrics.items()]

@@ -19,8 +19,7 @@ Forward = Callable[[], None]
 def drop_layers_(model: nn.Module, step: DropLayers, forward: Forward) -> list[str]:
     """Keep `keep` layers of the container `layers`; returns what was skipped, and why.
 
-    Only `block_influence` calls `forward`. A decoder must keep one layer: a container whose layers
-    attend to another part's memory cannot be emptied.
+    Only `block_influence` calls `forward`. `PolicyError` for fewer than `fewest`.
     """
     containers = layer_containers(model)
     if step.layers not in containers:
@@ -34,7 +33,7 @@ def drop_layers_(model: nn.Module, step: DropLayers, forward: Forward) -> list[s
         return []
     if len(container) < step.keep:
         return [f"{step.layers}: asked to keep {step.keep} layers, and it has {len(container)}"]
-    if step.keep == 0 and any(isinstance(layer, DecoderLayer) for layer in container.values()):
+    if step.keep < fewest(container):
         raise PolicyError(f"drop_layers.keep: must be at least 1 for {step.layers!r}, but got 0")
     kept = SELECTIONS[step.select](container, step.keep, forward)
     for index in [index for index in container if index not in kept]:
@@ -49,6 +48,11 @@ def layer_containers(model: nn.Module) -> dict[str, nn.ModuleDict]:
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleDict) and len(module) > 0
     }
+
+
+def fewest(container: nn.ModuleDict) -> int:
+    """How few layers may be kept: layers that attend to another part's memory can't all go."""
+    return int(any(isinstance(layer, DecoderLayer) for layer in container.values()))
 
 
 def uniform(container: nn.ModuleDict, keep: int, forward: Forward) -> Sequence[str]:

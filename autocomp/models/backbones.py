@@ -15,6 +15,8 @@ from torch.fx import GraphModule, Node
 from autocomp.errors import UserError, nearest
 from autocomp.files import resolve_path
 
+PROBE_PIXELS = 128
+"""Every torchvision net takes images of this size, if not of half of it."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # weights converted from TensorFlow Lite were trained on (pixel - 127) / 128
 TF_LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
@@ -118,7 +120,7 @@ def _torchvision(net: nn.Module) -> GraphModule:
     names = get_graph_node_names(net)[1]
     traced: GraphModule = create_feature_extractor(net, return_nodes=[names[-1]])
     with torch.no_grad():
-        ShapeProp(traced).propagate(torch.zeros(1, 3, 64, 64))
+        ShapeProp(traced).propagate(torch.zeros(1, 3, PROBE_PIXELS, PROBE_PIXELS))
     maps = [node for node in traced.graph.nodes if _is_map(node, traced)]
     if not maps:
         raise UserError("task.model.backbone: must compute a feature map, but it never does")

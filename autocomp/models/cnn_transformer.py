@@ -205,10 +205,18 @@ def _map_shape(backbone: nn.Module, image_size: int) -> tuple[int, int, int]:
     """(C, h, w) of the backbone's features for one image."""
     training = backbone.training
     backbone.eval()
-    with torch.no_grad():
-        shape = tuple(backbone(torch.zeros(1, 3, image_size, image_size)).shape)
-    backbone.train(training)
-    if len(shape) != 4:
+    try:
+        with torch.no_grad():
+            shape = tuple(backbone(torch.zeros(1, 3, image_size, image_size)).shape)
+    except (RuntimeError, AssertionError) as failure:
+        raise UserError(
+            f"task.data.image_size: must be one the backbone takes, but {image_size} pixels give: "
+            f"{' '.join(str(failure).split())}"
+        ) from None
+    finally:
+        backbone.train(training)
+    # a square image has a square map: other layouts, such as (1, h, w, C), do not look like one
+    if len(shape) != 4 or shape[2] != shape[3]:
         raise UserError(
             f"task.model.backbone: must compute features (1, C, h, w) of an image, but got {shape}"
         )

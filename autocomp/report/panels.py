@@ -86,7 +86,7 @@ def _panel(front: Front, results: Sequence[TrialResult], x: str, y: str) -> Pane
         if one.status == "stopped" and x in one.metrics:
             points[STOPPED].append((one.metrics[x], math.nan))
         elif one.status == "complete" and one.number not in drawn and {x, y} <= set(one.metrics):
-            good = is_feasible(one.metrics, front.objectives, front.dense)
+            good = is_feasible(one.metrics, front.objectives, front.reference)
             points[OTHER if good else OUT_OF_BOUNDS].append((one.metrics[x], one.metrics[y]))
     for kind, metrics in ((DENSE, front.dense), (CONTROL, front.control)):
         if metrics and {x, y} <= set(metrics):

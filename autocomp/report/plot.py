@@ -159,9 +159,9 @@ def _bounds(axes: Axes, front: Front, panel: Panel) -> None:
     ):
         one = objectives.get(metric)
         for bound, edge in ((one and one.at_most, limits[1]), (one and one.at_least, limits[0])):
-            if not bound or (bound.of_dense and front.dense is None):
+            if not bound or (bound.of_dense and front.reference is None):
                 continue
-            limit = bound.value((front.dense or {}).get(metric))
+            limit = bound.value((front.reference or {}).get(metric))
             if limits[0] < limit < limits[1]:
                 span(*sorted((limit, edge)), color=BLACK, alpha=0.05, linewidth=0, zorder=0)
     axes.autoscale(False)

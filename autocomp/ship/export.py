@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from autocomp.bench import open_bench
-from autocomp.checkpoint.folder import CONFIG, METRICS, open_checkpoint
+from autocomp.checkpoint.folder import METRICS, is_checkpoint, open_checkpoint
 from autocomp.errors import StudyError
 from autocomp.files import write_folder
 from autocomp.results import TrialResult
@@ -80,7 +80,7 @@ def _check_out(out: Path, force: bool) -> None:
         return
     if not force:
         raise StudyError(f"{out}: must not exist yet, but does; --force replaces a checkpoint")
-    if not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).exists()):
+    if not out.is_dir() or (any(out.iterdir()) and not is_checkpoint(out)):
         raise StudyError(f"{out}: must be a checkpoint to be replaced, but is something else")
 
 

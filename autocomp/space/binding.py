@@ -104,13 +104,14 @@ class BoundSpace:
 def bind(
     space: SearchSpace,
     layers: Mapping[str, Sequence[str]],
-    depths: Mapping[str, int] | None = None,
+    depths: Mapping[str, tuple[int, int]] | None = None,
 ) -> BoundSpace:
     """`space` with one parameter for each unit of the model that a step's patterns mean.
 
     `layers` maps a kind of step to the names in this model that it can act on, `depths` a container
-    of layers to their number. `SpaceError` lists every pattern and every module of a mapping that
-    means none of them, with the nearest names, and every `keep` beyond the layers there are.
+    of layers to the fewest and the most of them that may be kept. `SpaceError` lists every pattern
+    and every module of a mapping that means none of them, with the nearest names, and every `keep`
+    outside these.
     """
     lines: list[str] = []
     items = tuple(_bound(item, layers, lines) for item in space.steps)
@@ -200,20 +201,18 @@ def _unit_problems(step: SearchStep, names: Sequence[str]) -> list[str]:
     ]
 
 
-def _depth_problems(step: SearchStep, depths: Mapping[str, int]) -> list[str]:
-    """A `keep` that no container it may apply to has layers for would be searched in vain."""
-    if step.kind != "drop_layers":
-        return []
+def _depth_problems(step: SearchStep, depths: Mapping[str, tuple[int, int]]) -> list[str]:
+    """A `keep` that none of the containers it may apply to allows would be searched in vain."""
     known = {name: depths[name] for name in _patterns(step, "layers") if name in depths}
-    if not known:
+    if step.kind != "drop_layers" or not known:
         return []
     keep = step.fields["keep"]
-    highest = max(_numbers(keep), default=0)
-    name, depth = max(known.items(), key=lambda item: item[1])
-    if highest <= depth:
+    name = max(known, key=lambda one: known[one][1])
+    fewest, most = known[name]
+    if all(fewest <= one <= most for one in _numbers(keep)):
         return []
     return [
-        f"{step.place}.keep: must be at most {depth}, the layers that {name!r} has, "
+        f"{step.place}.keep: must be from {fewest} to {most} of the layers of {name!r}, "
         f"but got {keep.to_dict() if isinstance(keep, Domain) else keep}"
     ]
 

@@ -71,7 +71,7 @@ class SearchSpace:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        """The space file this space is read from, defaults written out."""
+        """What the space file says, its search settings with their defaults."""
         return {
             "task": dict(self.task),
             "target": dict(self.target),

@@ -124,7 +124,8 @@ def make_run(space_yaml: str, directory: Path) -> Run:
     bench = open_bench(SearchSpace.from_yaml(space_yaml), directory)
 
     def run(number: int, policy: Policy) -> TrialResult:
-        return run_trial(bench, number, policy, trial_folder(directory, number) / "checkpoint")
+        folder = trial_folder(directory, number)
+        return run_trial(bench, number, policy, folder / "checkpoint", folder / "log.txt")
 
     return run
 
@@ -139,6 +140,8 @@ def _runner(
     wanted = space.search.workers if workers is None else workers
     factory = partial(make_run, space.to_yaml(), directory.resolve())
     if wanted == 0:
+        if space.search.timeout_s is not None:
+            log.warning("search.timeout_s: needs workers of its own, so it does nothing here")
         return InProcessRunner(factory(), directory)
     if wanted is None and ray_address is None:
         wanted = default_workers(threads)

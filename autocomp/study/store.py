@@ -83,9 +83,21 @@ class StudyStore:
         elif has_trials:
             raise StudyError(f"{path}: must be there beside trials/, but is missing")
         elif path.exists() and path.read_text(encoding="utf-8") != space_yaml:
-            shutil.rmtree(self.directory / "dense", ignore_errors=True)
+            self._give_up_dense(path)
+        if not (self.directory / "study.json").exists():
+            self.write_header({})  # from now on the folder is ours
         write_text(path, space_yaml)
         repair_journal(self.journal)
+
+    def _give_up_dense(self, space: Path) -> None:
+        """Another space's dense model is of no use; a space.yaml of the user's own stays."""
+        if not (self.directory / "study.json").exists():
+            raise StudyError(
+                f"{space}: must not be there in a folder that is no study yet, for it would be "
+                "replaced; choose another folder with --out"
+            )
+        if (self.directory / "dense" / "config.json").exists():
+            shutil.rmtree(self.directory / "dense", ignore_errors=True)
 
     def _check_same_space(self, there: str, here: str) -> None:
         where = f"{self.directory / 'space.yaml'}"

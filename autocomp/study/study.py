@@ -8,6 +8,8 @@ crash at any point opening the folder completes what was begun.
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -28,6 +30,7 @@ from autocomp.study.proposals import Proposer
 from autocomp.study.store import StudyStore
 
 LONGEST_LADDER = 15
+log = logging.getLogger(__name__)
 
 
 class Study:
@@ -111,8 +114,9 @@ class Study:
                 self._remember(number, self._fixed(number) or self._proposer.reproposed(number))
         self._unfinished.extend(sorted(set(self.policies) - set(self.results)))
         self._start_session(command)
-        self._write_front()
-        self._drop_checkpoints(self.results)
+        self._store.write_front(self._front)
+        if CONTROL_TRIAL in self.results:
+            self._drop_checkpoints(self.results)
 
     def _start_session(self, command: str | None) -> None:
         session = {
@@ -120,15 +124,30 @@ class Study:
             "commit": commit(),
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "seed": self._proposer.seed,
-        }
-        self._header = {
-            "space_id": self.space.id,
             "versions": versions(),
             "machine": machine(),
-            "sessions": [*self._header.get("sessions", []), session],
+        }
+        before = self._header.get("sessions", [])
+        self._warn_of_changes(before, session)
+        self._header = {
+            "space_id": self.space.id,
+            "sessions": [*before, session],
         }
         self._front = self._whole_front()
         self._write_header()
+
+    def _warn_of_changes(self, before: list[dict[str, Any]], session: dict[str, Any]) -> None:
+        """Trials measured elsewhere share the front with those to come."""
+        for name in ("machine", "versions"):
+            if before and before[-1].get(name) != session[name]:
+                log.warning(
+                    "%s: the %s differ from those of the trials so far, so their latencies may "
+                    "not compare: %s, but now %s",
+                    self.directory,
+                    name,
+                    before[-1].get(name),
+                    session[name],
+                )
 
     def _write_header(self) -> None:
         self._header["sessions"][-1]["overhead_s"] = round(self.overhead_s, 3)
@@ -184,8 +203,10 @@ class Study:
             "sampler": self.space.search.sampler,
             "trials": len(self.results),
             "space_id": self.space.id,
-            "versions": self._header.get("versions", {}),
-            "machine": self._header.get("machine", {}),
+            "versions": last.get("versions", {}),
+            "machine": last.get("machine", {}),
+            "commits": list(dict.fromkeys(one.get("commit") for one in sessions)),
+            "sessions": len(sessions),
         }
 
     def next_trial(self) -> tuple[int, Policy] | None:
@@ -238,7 +259,8 @@ class Study:
     def record(self, result: TrialResult) -> None:
         """Keep a result: result.json, the sampler, the front, then what is off it is cleaned up.
 
-        A complete result that lacks an objective becomes a failed one.
+        A complete result that lacks an objective, or has a metric that is not finite, becomes a
+        failed one.
         `StudyError` if it is the dense model's and not complete, for nothing can follow.
         """
         with self._timed():
@@ -253,11 +275,19 @@ class Study:
 
     def _checked(self, result: TrialResult) -> TrialResult:
         assert result.policy_id == self.policies[result.number].id
-        missing = [one.metric for one in self.space.objectives if one.metric not in result.metrics]
-        if result.status != "complete" or not missing:
-            return result
-        reason = f"metrics: must have every objective, but lack {', '.join(missing)}"
-        return result.model_copy(update={"status": "failed", "reason": reason})
+        known: dict[str, Any] = {}
+        if result.seed is None:
+            known["seed"] = self.space.search.seed
+        finite = {name: value for name, value in result.metrics.items() if math.isfinite(value)}
+        strange = [name for name in result.metrics if name not in finite]
+        missing = [one.metric for one in self.space.objectives if one.metric not in finite]
+        if strange:
+            reason = f"metrics: must be finite, but {', '.join(strange)} are not"
+            known |= {"status": "failed", "reason": reason, "metrics": finite}
+        elif missing and result.status == "complete":
+            reason = f"metrics: must have every objective, but lack {', '.join(missing)}"
+            known |= {"status": "failed", "reason": reason}
+        return result.model_copy(update=known)
 
     def _record(self, result: TrialResult) -> None:
         self._store.write_result(result)
@@ -265,9 +295,15 @@ class Study:
         self._tell(result)
         before = [member.trial for member in self._front.members]
         new = self._member(result.number)
-        self._front = self._front_of([*self._front.members, *([new] if new else [])])
-        self._write_front()
-        self._drop_checkpoints([*before, result.number])
+        if result.number in (DENSE_TRIAL, CONTROL_TRIAL):
+            # they move the bounds, so a trial that was beaten may be the best that meets them
+            self._front = self._whole_front()
+            before = list(self.results)
+        else:
+            self._front = self._front_of([*self._front.members, *([new] if new else [])])
+        self._store.write_front(self._front)
+        if CONTROL_TRIAL in self.results:
+            self._drop_checkpoints([*before, result.number])
         if result.number == DENSE_TRIAL:
             self._write_header()
 
@@ -279,9 +315,6 @@ class Study:
             reference = better_dense(self.dense, self._metrics_of(CONTROL_TRIAL))
             broken = violations(result.metrics, self.space.objectives, reference)
         self._proposer.tell(result, values, broken)
-
-    def _write_front(self) -> None:
-        self._store.write_front(self._front)
 
     def _drop_checkpoints(self, numbers: Mapping[int, Any] | list[int]) -> None:
         kept = {DENSE_TRIAL, CONTROL_TRIAL, *(member.trial for member in self._front.members)}

@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 
@@ -60,7 +61,9 @@ def _started_for(folder: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid() and any(folder in one for one in process.cmdline()):
+            command = process.cmdline()
+            is_rays = any("ray" in Path(one).parts or "ray::" in one for one in command)
+            if process.pid != os.getpid() and is_rays and any(folder in one for one in command):
                 found.append(process)
     return found
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from autocomp.errors import AutocompError
+from autocomp.errors import UserError
 
 _LEAST_PAIRS = 6  # fewer have no 95 % interval of their median
 
@@ -39,7 +39,7 @@ class Latency:
 def machine_lock(timeout_s: float = 900.0) -> Iterator[None]:
     """Let one process of this user on this machine measure at a time.
 
-    `AutocompError` if another holds the lock for longer than `timeout_s`.
+    `UserError` if another holds the lock for longer than `timeout_s`.
     """
     user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
     path = Path(tempfile.gettempdir()) / f"autocomp-{user}.lock"
@@ -47,7 +47,7 @@ def machine_lock(timeout_s: float = 900.0) -> Iterator[None]:
         with FileLock(path, timeout=timeout_s):
             yield
     except Timeout:
-        raise AutocompError(
+        raise UserError(
             f"{path}: must be free to measure, but another process held it for {timeout_s:g} s"
         ) from None
 

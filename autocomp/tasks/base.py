@@ -106,5 +106,8 @@ class Task(Protocol):
     def metric_names(self) -> tuple[str, ...]:
         """The names that `metrics` gives on this machine."""
 
+    def check_assets(self, directory: Path) -> None:
+        """`CheckpointError` if the weights in a folder were trained with other assets."""
+
     def write_assets(self, directory: Path) -> list[str]:
         """Write what inference needs beside the graphs; the names of the files written."""

@@ -19,6 +19,7 @@ from autocomp.data.captions import CaptionSplit, DataSettings, SplitName, load_s
 from autocomp.data.images import read_image
 from autocomp.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from autocomp.decisions import Decision
+from autocomp.errors import CheckpointError
 from autocomp.evaluate.captions import SCORES, CaptionScorer
 from autocomp.evaluate.meteor import java_available
 from autocomp.files import write_json
@@ -36,6 +37,7 @@ from autocomp.tasks.dense import DenseSettings
 from autocomp.tasks.features import backbone_features
 
 BACKBONE = "encoder.backbone."
+TOKENIZER = "tokenizer.json"
 SHOWN_SKIPS = 10
 HASHED_AT_ONCE = 256
 log = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ class Captioning:
     def restore(cls, settings: CaptioningSettings, directory: Path) -> Captioning:
         """The task of a checkpoint: its tokenizer, and no pretrained weights."""
         model = settings.model.model_copy(update={"weights": "none"})
-        tokenizer = Tokenizer.load(directory / "tokenizer.json")
+        tokenizer = Tokenizer.load(directory / TOKENIZER)
         return cls(settings.model_copy(update={"model": model}), tokenizer)
 
     @cached_property
@@ -261,8 +263,16 @@ class Captioning:
         has_meteor = java_available() if self.settings.meteor is None else self.settings.meteor
         return (*SCORES, *(["meteor"] if has_meteor else []), "mean_tokens")
 
+    def check_assets(self, directory: Path) -> None:
+        path = directory / TOKENIZER
+        if path.exists() and Tokenizer.load(path).words != self.tokenizer.words:
+            raise CheckpointError(
+                f"{path}: must have the words of the training captions, in their order, but has "
+                "others; what the weights learnt of a word would go to another"
+            )
+
     def write_assets(self, directory: Path) -> list[str]:
-        self.tokenizer.save(directory / "tokenizer.json")
+        self.tokenizer.save(directory / TOKENIZER)
         preprocessing = {
             "image_size": self.settings.data.image_size,
             "resize": "bicubic, whole image to a square",
@@ -270,7 +280,7 @@ class Captioning:
             "generation": self.settings.generation.model_dump(),
         }
         write_json(directory / "preprocessing.json", preprocessing)
-        return ["tokenizer.json", "preprocessing.json"]
+        return [TOKENIZER, "preprocessing.json"]
 
 
 def _left_out(split: CaptionSplit) -> list[str]:

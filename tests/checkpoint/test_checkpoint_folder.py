@@ -93,7 +93,7 @@ def test_what_is_written_is_read_back_bit_for_bit(folder, tmp_path):
     assert compressed.quantized
     again = tmp_path / "again"
     artifact = write_model(again, first.task, config.target, compressed, first.policy)
-    write_config(artifact, compressed, config.task, config.target, 3, 7, 2.5)
+    write_config(artifact, compressed, config.task, config.target, 3, "data", 7, 2.5)
     counted = download_mb(artifact)
     write_json(again / METRICS, {"download_mb": counted})
     write_card(again, first.policy, config.target, {"download_mb": counted}, {}, ())
@@ -101,6 +101,7 @@ def test_what_is_written_is_read_back_bit_for_bit(folder, tmp_path):
     seal(again)
     second = open_checkpoint(again)
     assert (second.config.seed, second.config.steps, second.config.dense_latency_ms) == (3, 7, 2.5)
+    assert second.config.fingerprint == "data"
     assert second.policy == first.policy
     assert second.metrics == {"download_mb": download_mb(second.artifact)}
     rebuilt = second.compressed()

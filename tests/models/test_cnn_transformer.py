@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,16 @@ def test_settings_that_make_no_model_say_why(change: dict[str, Any], message: st
     assert message in str(caught.value)
 
 
-def test_a_backbone_without_a_grid_is_refused() -> None:
-    settings = CnnTransformerSettings(backbone="test_vit", d_model=32, heads=2)
-    with pytest.raises(UserError, match=r"task\.model\.backbone: must compute features"):
-        CnnTransformer(settings, vocabulary=10, image_size=160, max_length=5)
+@pytest.mark.parametrize(
+    ("backbone", "size", "message"),
+    [
+        ("test_vit", 160, "task.model.backbone: must compute features (1, C, h, w)"),
+        ("swin_tiny_patch4_window7_224", 224, "must compute features (1, C, h, w) of an image"),
+        ("alexnet", 32, "task.data.image_size: must be one the backbone takes, but 32 pixels"),
+    ],
+    ids=["no grid", "channels last", "too small"],
+)
+def test_a_backbone_that_gives_no_grid_is_refused(backbone: str, size: int, message: str) -> None:
+    settings = CnnTransformerSettings(backbone=backbone, d_model=32, heads=2)
+    with pytest.raises(UserError, match=re.escape(message)):
+        CnnTransformer(settings, vocabulary=10, image_size=size, max_length=5)

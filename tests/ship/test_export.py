@@ -79,12 +79,15 @@ def test_an_existing_checkpoint_is_replaced_only_by_force(tiny_study, tmp_path):
     assert open_checkpoint(out).policy.steps
 
 
-@pytest.mark.parametrize("kind", ["folder", "file"])
+@pytest.mark.parametrize("kind", ["folder", "another's model", "file"])
 def test_force_replaces_nothing_but_a_checkpoint(tiny_study, tmp_path, kind):
     out = tmp_path / "precious"
     if kind == "folder":
         out.mkdir()
         (out / "thesis.tex").touch()
+    elif kind == "another's model":
+        out.mkdir()
+        (out / "config.json").write_text('{"architectures": ["BertModel"]}')
     else:
         out.touch()
     with pytest.raises(StudyError, match="something else"):

@@ -48,6 +48,7 @@ def sign(opened):
         config.task,
         config.target,
         config.seed,
+        config.fingerprint,
         config.steps,
         config.dense_latency_ms,
     )

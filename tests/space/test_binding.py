@@ -230,19 +230,20 @@ def test_a_pattern_without_a_match_is_reported_with_the_nearest(step: Any, expec
         (4, "4"),
         ({"int_range": [1, 4]}, "{'int_range': [1, 4]}"),
         ({"choice": [2, 4]}, "{'choice': [2, 4]}"),
+        ({"int_range": [0, 2]}, "{'int_range': [0, 2]}"),
     ],
-    ids=["value", "range", "choice"],
+    ids=["value", "range", "choice", "none"],
 )
-def test_no_more_layers_are_kept_than_there_are(keep: Any, shown: str) -> None:
+def test_as_many_layers_are_kept_as_may_be(keep: Any, shown: str) -> None:
     depth = {"kind": "drop_layers", "layers": "decoder.layers", "keep": keep}
     space = SearchSpace.from_dict(document({"choice": [depth, None]}))
     with pytest.raises(SpaceError) as caught:
-        bind(space, LAYERS, {"decoder.layers": 3})
+        bind(space, LAYERS, {"decoder.layers": (1, 3)})
     assert str(caught.value) == (
-        "policy.steps.0.choice.0.keep: must be at most 3, the layers that 'decoder.layers' has, "
+        "policy.steps.0.choice.0.keep: must be from 1 to 3 of the layers of 'decoder.layers', "
         f"but got {shown}"
     )
-    bind(space, LAYERS, {"decoder.layers": 4})
+    bind(space, LAYERS, {"decoder.layers": (0, 4)})
 
 
 def test_a_step_that_no_layer_supports_is_reported() -> None:

@@ -107,11 +107,21 @@ def test_more_trials_and_workers_are_the_same_study(store):
 
 def test_a_study_without_trials_takes_a_mended_space(store):
     (store.directory / "dense").mkdir()
+    (store.directory / "dense" / "config.json").touch()
     store.close()
     other = toy_space(objectives={"cider": "maximize"})
     store.open(other.to_yaml())
     assert store.read_space() == other.to_yaml()
     assert not (store.directory / "dense").exists()
+
+
+def test_files_of_the_users_own_stay(tmp_path):
+    (tmp_path / "space.yaml").write_text("# mine\n")
+    (tmp_path / "dense").mkdir()
+    with pytest.raises(StudyError, match="must not be there in a folder that is no study yet"):
+        StudyStore(tmp_path).open(SPACE.to_yaml())
+    assert (tmp_path / "space.yaml").read_text() == "# mine\n"
+    assert (tmp_path / "dense").is_dir()
 
 
 def test_another_space_is_refused_with_the_first_differences(store):

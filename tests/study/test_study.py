@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -237,6 +238,86 @@ def test_a_complete_result_needs_every_objective(tmp_path):
     assert study.results[3].status == "failed"
     assert study.results[3].reason.endswith("must have every objective, but lack cider, latency_ms")
     assert 3 not in [one.trial for one in study.front().members]
+
+
+@pytest.mark.parametrize("metric", ["cider", "bleu_1"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_metric_that_is_not_finite_fails_its_trial_alone(tmp_path, metric, value):
+    def strange(number, policy):
+        metrics = toy_metrics(policy) | ({metric: value} if number == 3 else {})
+        return TrialResult(number=number, policy_id=policy.id, status="complete", metrics=metrics)
+
+    study = search(tmp_path, 5, strange)
+    assert study.results[3].status == "failed"
+    assert study.results[3].reason == f"metrics: must be finite, but {metric} are not"
+    assert metric not in study.results[3].metrics
+    assert Study.load(tmp_path).results == study.results
+
+
+def test_the_control_may_bring_back_a_trial_that_was_beaten(tmp_path):
+    """Bounds relative to dense move when the control is better than it."""
+    found = {
+        0: {"cider": 1.0, "size_mb": 10.0, "bleu_4": 0.5},
+        1: {"cider": 1.0, "size_mb": 10.0, "bleu_4": 1.0},
+        2: {"cider": 0.8, "size_mb": 5.0, "bleu_4": 0.95},
+        3: {"cider": 0.9, "size_mb": 4.0, "bleu_4": 0.5},
+    }
+    objectives = {
+        "cider": "maximize",
+        "size_mb": "minimize",
+        "bleu_4": {"at_least": "0.9*dense"},
+    }
+    study = open_toy(tmp_path, sampler="random", trials=4, objectives=objectives)
+    given = {}
+
+    def finish(number):
+        policy = given[number]
+        study.record(
+            TrialResult(
+                number=number, policy_id=policy.id, status="complete", metrics=found[number]
+            )
+        )
+
+    given |= [study.next_trial()]
+    finish(0)
+    given |= [study.next_trial() for _ in range(3)]
+    folders = [tmp_path / "trials" / f"{number:05}" / "checkpoint" for number in range(4)]
+    for folder in folders[2:]:
+        folder.mkdir()
+    finish(3)
+    finish(2)
+    assert [one.trial for one in study.front().members] == [0, 3]
+    finish(1)
+    study.close()
+    assert [one.trial for one in study.front().members] == [1, 2]
+    assert Study.load(tmp_path).front().members == study.front().members
+    assert folders[2].exists()
+    assert not folders[3].exists()
+
+
+def test_a_trial_whose_process_told_nothing_has_the_studys_seed(tmp_path):
+    def broken(number, policy):
+        if number == 2:
+            raise RuntimeError("broken")
+        return toy_run(number, policy)
+
+    assert search(tmp_path, 3, broken, seed=7).results[2].seed == 7
+
+
+def test_another_machine_is_warned_of(tmp_path, monkeypatch, caplog):
+    search(tmp_path, 3)
+    search(tmp_path, 4)
+    assert "latencies may not compare" not in caplog.text
+    monkeypatch.setattr("autocomp.study.study.machine", lambda: {"processor": "another"})
+    study = search(tmp_path, 5)
+    assert "the machine differ from those of the trials so far" in caplog.text
+    sessions = json.loads((tmp_path / "study.json").read_text())["sessions"]
+    assert [one["machine"].get("processor") == "another" for one in sessions] == [
+        False,
+        False,
+        True,
+    ]
+    assert study.front().provenance["sessions"] == 3
 
 
 def test_failed_and_stopped_trials_are_told_as_such(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from autocomp.errors import AutocompError
+from autocomp.errors import UserError
 from autocomp.targets import latency
 from autocomp.targets.latency import machine_lock, measure_ratio, summarise
 
@@ -109,6 +109,6 @@ def test_only_one_measures_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(latency.tempfile, "gettempdir", lambda: str(tmp_path))
     with machine_lock():
         (path,) = tmp_path.glob("autocomp-*.lock")
-    late = pytest.raises(AutocompError, match=r"another process held it for 0\.01 s")
+    late = pytest.raises(UserError, match=r"another process held it for 0\.01 s")
     with FileLock(path), late, machine_lock(timeout_s=0.01):
         pass
