@@ -211,9 +211,9 @@ class GammaL1(PolicyStep):
 class Quantize(PolicyStep):
     """Store the matched linear, embedding and convolution weights at `bits`; 32 leaves a layer.
 
-    Symmetric, rounded to nearest, `group_size` inputs to a scale. A convolution has a scale an output
-    channel and computes in 8 bits: its activations are rounded too, over a range that `ranges` finds
-    on images of the train split.
+    Symmetric, rounded to nearest, `group_size` inputs to a scale. A convolution has a scale an
+    output channel and computes in 8 bits: its activations are rounded too, over a range that
+    `ranges` finds on images of the train split.
     """
 
     kind: Literal["quantize"] = "quantize"

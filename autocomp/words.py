@@ -56,7 +56,7 @@ def _retrain(step: Retrain) -> str:
 
 
 def _quantize(step: Quantize) -> str:
-    where = f"the linear and embedding weights of {_where(step.layers)}"
+    where = f"the weights of {_where(step.layers)}"
     return f"store {where} at {_one_or_range(step.bits)} bits"
 
 

@@ -74,7 +74,7 @@ def write_model(
         task.graphs(compressed.module),
         compressed,
         directory,
-        lambda run: task.predict(run, task.inputs("train", 0, CALIBRATION_EXAMPLES)),
+        drive=lambda run: task.predict(run, task.inputs("train", 0, CALIBRATION_EXAMPLES)),
     )
     assets = tuple(task.write_assets(directory))
     write_bytes(directory / WEIGHTS, save(pack(compressed)))

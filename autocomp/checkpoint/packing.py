@@ -15,7 +15,6 @@ from autocomp.decisions import Decision
 from autocomp.errors import CheckpointError
 from autocomp.models.reshape import tensors
 
-
 RANGES = "ranges."
 """What the name of a graph's ranges begins with."""
 
@@ -58,7 +57,8 @@ def unpack_ranges(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for graph, rows in ranges.items():
         if rows.ndim != 2 or rows.shape[1] != 2 or not rows.isfinite().all():
             raise CheckpointError(
-                f"model.safetensors: {RANGES}{graph} must hold pairs of finite numbers, but does not"
+                f"model.safetensors: {RANGES}{graph} must hold pairs of finite numbers, "
+                "but does not"
             )
     return ranges
 

@@ -21,6 +21,7 @@ from autocomp.policy import (
     BatchNorm,
     Criterion,
     Precision,
+    RangeMethod,
     Schedule,
     Scope,
     Selection,
@@ -58,8 +59,8 @@ LINES: dict[str, Lines] = {
         "running": "Keeps the statistics it has; scale and shift still learn.",
     },
     "bits": {
-        "4": "4-bit integers, with a scale for each group of inputs.",
-        "8": "8-bit integers, with a scale for each group of inputs.",
+        "4": "4-bit integers, with a scale for each group of inputs; convolutions take 8.",
+        "8": "8-bit integers, with a scale for each group of inputs or output channel.",
         "32": "Floating point, as the layer is.",
     },
     "per": {
@@ -167,6 +168,7 @@ CATALOGUE: dict[str, Callable[[], Lines]] = {
     "scopes": _written("scopes", get_args(Scope)),
     "selections": _quoted(get_args(Selection), "autocomp.compress.depth"),
     "bits": _written("bits", WEIGHT_BITS),
+    "ranges": _quoted(get_args(RangeMethod), "autocomp.compress.ranges"),
     "losses": _written("losses", LINES["losses"]),
     "schedules": _written("schedules", get_args(Schedule)),
     "precisions": _written("precisions", get_args(Precision)),

@@ -52,11 +52,15 @@ class QuantizedTensor:
     codes: Tensor
     scales: Tensor
 
+    @property
+    def group_size(self) -> int:
+        """Inputs to a scale."""
+        return self.format.groups(self.codes.shape)[1]
+
     def dequantize(self) -> Tensor:
         """The fp32 weights the codes stand for, in the shape of `codes`."""
-        _, size = self.format.groups(self.codes.shape)
         rows = self.codes.flatten(1).float()
-        scales = self.scales.float().repeat_interleave(size, dim=1)[:, : rows.shape[1]]
+        scales = self.scales.float().repeat_interleave(self.group_size, dim=1)[:, : rows.shape[1]]
         return ((rows - self.format.zero_point) * scales).view(self.codes.shape)
 
 

@@ -53,7 +53,7 @@ def _format(layer: nn.Module, bits: int, step: Quantize) -> LayerFormat:
 
 
 def quantizable_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Embedding | nn.Conv2d]:
-    """The linear, embedding and convolution layers by name; of two that share a weight, the first."""
+    """The linear, embedding and convolution layers by name, the first of those sharing a weight."""
     first_names = {name for name, _ in model.named_parameters()}
     return {
         name: module

@@ -28,7 +28,7 @@ class Histogram:
     counts: NDArray[np.float64]
 
     @property
-    def centres(self) -> NDArray[np.float64]:
+    def centres(self) -> NDArray[np.floating]:
         width = (self.high - self.low) / self.counts.size
         return self.low + width * (np.arange(self.counts.size) + 0.5)
 

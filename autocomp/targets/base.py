@@ -100,6 +100,7 @@ class Target(Protocol):
         graphs: Mapping[str, ExportableGraph],
         compressed: Compressed,
         directory: Path,
+        *,
         drive: Drive | None = None,
     ) -> Artifact:
         """Write one file a graph into `directory`, its weights at the widths of `compressed`.

@@ -13,6 +13,7 @@ from autocomp.checkpoint.packing import (
     pack_codes,
     unpack,
     unpack_codes,
+    unpack_ranges,
 )
 from autocomp.compress.formats import Compressed, LayerFormat, quantize_tensor
 from autocomp.errors import CheckpointError

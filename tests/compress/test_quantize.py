@@ -76,7 +76,9 @@ def test_every_layer_has_its_own_width(
 
 
 def test_excluded_layers_stay(compressed: Compressed) -> None:
-    quantize_(compressed, Quantize(layers="**", exclude="embedding", bits=4, group_size=16))
+    quantize_(
+        compressed, Quantize(layers="**", exclude=("embedding", "conv"), bits=4, group_size=16)
+    )
     assert set(compressed.quantized) == {"up.weight", "down.weight"}
     assert compressed.quantized["up.weight"].scales.shape == (24, 3)
 
@@ -90,7 +92,7 @@ def test_the_last_step_decides(compressed: Compressed) -> None:
     assert torch.equal(compressed.module.up.weight, up.dequantize())
 
 
-@pytest.mark.parametrize("layers", ["conv", "head", "upp"])
+@pytest.mark.parametrize("layers", ["convs", "head", "upp"])
 def test_a_pattern_that_means_nothing_is_an_error(layers: str, compressed: Compressed) -> None:
     with pytest.raises(PolicyError, match=r"quantize\.layers: must match a layer"):
         quantize_(compressed, Quantize(layers=layers, bits=8))

@@ -227,5 +227,5 @@ def test_capabilities_are_what_lowering_does() -> None:
     known = load_target("onnxruntime").capabilities()
     assert known["linear"][4] == "MatMulNBits"
     assert known["embedding"][8] == "GatherBlockQuantized"
-    assert set(known["convolution"]) == {32}
+    assert known["convolution"][8] == "QLinearConv"
     assert set(target.versions()) == {"onnx", "onnxruntime"}

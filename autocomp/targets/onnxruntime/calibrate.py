@@ -92,12 +92,12 @@ def _watching(
 ) -> Run:
     """Runs the graphs, and shows every observed tensor to its observer."""
 
-    def run(graph: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        session = sessions[graph]
-        names = [output.name for output in session.get_outputs()]
-        values = dict(zip(names, session.run(names, inputs), strict=True))
-        for name, observer in observers.get(graph, {}).items():
-            see(observer, values[name])
-        return {name: values[name] for name in outputs[graph]}
+    def run(name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        session = sessions[name]
+        given = [output.name for output in session.get_outputs()]
+        values = dict(zip(given, session.run(given, inputs), strict=True))
+        for tensor, observer in observers.get(name, {}).items():
+            see(observer, values[tensor])
+        return {output: values[output] for output in outputs[name]}
 
     return run

@@ -74,7 +74,7 @@ def _rewrite(
     graph: GraphProto, name: str, tensor: QuantizedTensor, accuracy_level: int
 ) -> list[str]:
     """Put a kernel in place of each layer that reads the weight `name`; what was held wider."""
-    asked, group_size = tensor.format.bits, tensor.format.group_size
+    asked, group_size = tensor.format.bits, tensor.group_size
     bits = kernel_bits(asked, group_size)
     sizes = {"bits": bits, "block_size": group_size}
     readers = consumers(graph)
@@ -154,7 +154,7 @@ def _store_packed(
     """
     widened = tensor.codes.cpu().numpy().astype(np.int16) - tensor.format.zero_point
     codes = (widened + 2 ** (bits - 1)).astype(np.uint8)
-    packed = pack_codes(codes, bits, tensor.format.group_size)
+    packed = pack_codes(codes, bits, tensor.group_size)
     rows, columns = codes.shape
     store(graph, f"{name}.codes", packed)
     store(graph, f"{name}.scales", tensor.scales.cpu().numpy())
@@ -192,7 +192,7 @@ def _gather(
     node: NodeProto, name: str, tensor: QuantizedTensor, attributes: Mapping[str, int]
 ) -> list[NodeProto]:
     output = node.output[0]
-    is_padded = tensor.codes.shape[1] % tensor.format.group_size != 0
+    is_padded = tensor.codes.shape[1] % tensor.group_size != 0
     gather = helper.make_node(
         "GatherBlockQuantized",
         [f"{name}.table", node.input[1], f"{name}.scales_fp32"],

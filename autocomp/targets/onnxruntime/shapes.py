@@ -33,10 +33,9 @@ Dims = tuple[int | str | None, ...]
 
 _MOST_ROUNDS = 64
 _MOST_LENGTHS = 16
-_FOLDED = frozenset(
-    "Add Cast Ceil Clip Concat ConstantOfShape Div Gather Identity Mul Reshape Slice Sqrt Squeeze "
-    "Sub Transpose Unsqueeze".split()
-)
+_ARITHMETIC = ("Add", "Cast", "Ceil", "Clip", "Div", "Floor", "Mod", "Mul", "Sqrt", "Sub")
+_MOVES = ("Concat", "ConstantOfShape", "Gather", "Identity", "Reshape", "Slice", "Transpose")
+_FOLDED = frozenset((*_ARITHMETIC, *_MOVES, "Squeeze", "Unsqueeze"))
 
 
 def fix_shapes(model: onnx.ModelProto) -> None:
@@ -135,8 +134,8 @@ def _merge_padding(graph: GraphProto) -> None:
         begin, end = numpy_helper.to_array(stored[pad.input[1]]).reshape(2, -1)
         if conv.op_type != "Conv" or others or any(begin[:2]) or any(end[:2]):
             continue
-        own = attribute(conv, "pads", [0] * (2 * len(begin[2:])))
-        pads = [*begin[2:], *end[2:]] + np.array(own)
+        before = np.concatenate([begin[2:], end[2:]])
+        pads = before + np.array(attribute(conv, "pads", [0] * len(before)))
         kept = [one for one in conv.attribute if one.name not in ("pads", "auto_pad")]
         del conv.attribute[:]
         conv.attribute.extend([*kept, helper.make_attribute("pads", pads.tolist())])
@@ -148,9 +147,7 @@ def _merge_padding(graph: GraphProto) -> None:
 
 def _pads_zeros(pad: NodeProto, stored: dict[str, TensorProto]) -> bool:
     value = pad.input[2] if len(pad.input) > 2 else ""
-    is_zero = not value or (
-        value in stored and not numpy_helper.to_array(stored[value]).any()
-    )
+    is_zero = not value or (value in stored and not numpy_helper.to_array(stored[value]).any())
     return attribute(pad, "mode", b"constant") == b"constant" and is_zero
 
 

@@ -27,6 +27,8 @@ from autocomp.targets.onnxruntime.edit import (
 LEVELS = 255
 WEIGHT_LEVELS = 127
 LARGEST_BIAS = 2.0**30
+Affine = tuple[np.float32, np.uint8]
+"""Scale and zero point."""
 ACTIVATIONS = ("Relu", "Clip")
 """What the integer kernel of a convolution computes along with it."""
 
@@ -70,9 +72,7 @@ def quantize_convolutions(
     remove_unused(graph)
 
 
-def _convolutions(
-    graph: GraphProto, quantized: Mapping[str, QuantizedTensor]
-) -> list[NodeProto]:
+def _convolutions(graph: GraphProto, quantized: Mapping[str, QuantizedTensor]) -> list[NodeProto]:
     return [node for node in graph.node if node.op_type == "Conv" and node.input[1] in quantized]
 
 
@@ -80,10 +80,10 @@ def _result(conv: NodeProto, readers: Mapping[str, list[NodeProto]]) -> str:
     """What the integer kernel writes: the convolution's result, past an activation it includes."""
     (reader, *others) = readers[conv.output[0]]
     included = reader.op_type in ACTIVATIONS and not others
-    return reader.output[0] if included else conv.output[0]
+    return str(reader.output[0] if included else conv.output[0])
 
 
-def _affine(low: float, high: float) -> tuple[np.float32, np.uint8]:
+def _affine(low: float, high: float) -> Affine:
     """Scale and zero point of 8 unsigned bits over [low, high], which holds zero."""
     if low == high:
         return np.float32(1), np.uint8(0)
@@ -95,7 +95,7 @@ def _affine(low: float, high: float) -> tuple[np.float32, np.uint8]:
 
 
 def _round_activations(
-    graph: GraphProto, scales: Mapping[str, tuple[np.float32, np.uint8]]
+    graph: GraphProto, scales: Mapping[str, Affine]
 ) -> dict[str, list[NodeProto]]:
     """Let every reader of a tensor read its rounded form; the nodes that make it, by tensor."""
     for node in graph.node:
@@ -104,7 +104,10 @@ def _round_activations(
                 node.input[place] = f"{name}.rounded"
     pairs: dict[str, list[NodeProto]] = {}
     for name, (scale, zero) in scales.items():
-        how = [store(graph, f"{name}.scale", scale), store(graph, f"{name}.zero", zero)]
+        how = [
+            store(graph, f"{name}.scale", np.asarray(scale)),
+            store(graph, f"{name}.zero", np.asarray(zero)),
+        ]
         pairs[name] = [
             helper.make_node("QuantizeLinear", [name, *how], [f"{name}.codes"]),
             helper.make_node("DequantizeLinear", [f"{name}.codes", *how], [f"{name}.rounded"]),
@@ -142,11 +145,10 @@ def _weight_scale(weight: np.ndarray, tensor: QuantizedTensor) -> np.ndarray:
     largest_code = np.abs(codes).reshape(len(codes), -1).max(axis=1)
     largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
     smallest = np.finfo(np.float32).tiny
-    return np.maximum(largest / np.maximum(largest_code, 1), smallest).astype(np.float32)
+    scale = np.maximum(largest / np.maximum(largest_code, 1), smallest)
+    return np.asarray(scale, dtype=np.float32)
 
 
-def _dequantized(
-    graph: GraphProto, name: str, codes: np.ndarray, scale: np.ndarray
-) -> NodeProto:
+def _dequantized(graph: GraphProto, name: str, codes: np.ndarray, scale: np.ndarray) -> NodeProto:
     inputs = [store(graph, f"{name}.codes", codes), store(graph, f"{name}.scale", scale)]
     return helper.make_node("DequantizeLinear", inputs, [f"{name}.values"], axis=0)

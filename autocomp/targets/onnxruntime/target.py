@@ -26,8 +26,9 @@ def lower(
     graphs: Mapping[str, ExportableGraph],
     compressed: Compressed,
     directory: Path,
-    drive: Drive | None = None,
     accuracy_level: int = INT8_ACTIVATIONS,
+    *,
+    drive: Drive | None = None,
 ) -> Artifact:
     """Write `<name>.onnx` into `directory` for each graph, its weights packed at their widths.
 
