@@ -8,29 +8,26 @@ crash at any point opening the folder completes what was begun.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from autocomp.errors import StudyError
 from autocomp.policy import Policy
-from autocomp.provenance import commit, machine, versions
 from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL, TrialResult
 from autocomp.space.binding import BoundSpace
 from autocomp.space.metrics import METRICS, Direction
 from autocomp.space.space import SearchSpace
 from autocomp.study.front import Front, Member, better_dense, directed, violations
 from autocomp.study.proposals import Proposer
+from autocomp.study.sessions import new_session, provenance
 from autocomp.study.store import StudyStore
 
 LONGEST_LADDER = 15
-log = logging.getLogger(__name__)
 
 
 class Study:
@@ -119,35 +116,11 @@ class Study:
             self._drop_checkpoints(self.results)
 
     def _start_session(self, command: str | None) -> None:
-        session = {
-            "command": command,
-            "commit": commit(),
-            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "seed": self._proposer.seed,
-            "versions": versions(),
-            "machine": machine(),
-        }
         before = self._header.get("sessions", [])
-        self._warn_of_changes(before, session)
-        self._header = {
-            "space_id": self.space.id,
-            "sessions": [*before, session],
-        }
+        session = new_session(self.directory, before, command, self._proposer.seed)
+        self._header = {"space_id": self.space.id, "sessions": [*before, session]}
         self._front = self._whole_front()
         self._write_header()
-
-    def _warn_of_changes(self, before: list[dict[str, Any]], session: dict[str, Any]) -> None:
-        """Trials measured elsewhere share the front with those to come."""
-        for name in ("machine", "versions"):
-            if before and before[-1].get(name) != session[name]:
-                log.warning(
-                    "%s: the %s differ from those of the trials so far, so their latencies may "
-                    "not compare: %s, but now %s",
-                    self.directory,
-                    name,
-                    before[-1].get(name),
-                    session[name],
-                )
 
     def _write_header(self) -> None:
         self._header["sessions"][-1]["overhead_s"] = round(self.overhead_s, 3)
@@ -194,19 +167,12 @@ class Study:
         return Member(number, policy, metrics)
 
     def _provenance(self) -> dict[str, Any]:
-        sessions = self._header.get("sessions", [])
-        last = sessions[-1] if sessions else {}
         return {
-            "command": last.get("command"),
-            "commit": last.get("commit"),
             "seed": self.space.search.seed,
             "sampler": self.space.search.sampler,
             "trials": len(self.results),
             "space_id": self.space.id,
-            "versions": last.get("versions", {}),
-            "machine": last.get("machine", {}),
-            "commits": list(dict.fromkeys(one.get("commit") for one in sessions)),
-            "sessions": len(sessions),
+            **provenance(self._header.get("sessions", [])),
         }
 
     def next_trial(self) -> tuple[int, Policy] | None:

@@ -307,10 +307,10 @@ def test_a_trial_whose_process_told_nothing_has_the_studys_seed(tmp_path):
 def test_another_machine_is_warned_of(tmp_path, monkeypatch, caplog):
     search(tmp_path, 3)
     search(tmp_path, 4)
-    assert "latencies may not compare" not in caplog.text
-    monkeypatch.setattr("autocomp.study.study.machine", lambda: {"processor": "another"})
+    assert "for latencies to compare" not in caplog.text
+    monkeypatch.setattr("autocomp.study.sessions.machine", lambda: {"processor": "another"})
     study = search(tmp_path, 5)
-    assert "the machine differ from those of the trials so far" in caplog.text
+    assert "must have one machine throughout for latencies to compare" in caplog.text
     sessions = json.loads((tmp_path / "study.json").read_text())["sessions"]
     assert [one["machine"].get("processor") == "another" for one in sessions] == [
         False,

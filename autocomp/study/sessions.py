@@ -1,0 +1,53 @@
+"""Each session of a study: who searched in it, when, and with what."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from autocomp.provenance import commit, machine, versions
+
+COMPARED = ("machine", "versions")
+"""What latency depends on."""
+Session = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+def new_session(
+    directory: Path, before: Sequence[Session], command: str | None, seed: int
+) -> Session:
+    """A session that begins now; a warning if trials measured in the last one may not compare."""
+    session = {
+        "command": command,
+        "commit": commit(),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seed": seed,
+        "machine": machine(),
+        "versions": versions(),
+    }
+    for name in COMPARED:
+        if before and before[-1].get(name) != session[name]:
+            log.warning(
+                "%s: must have one %s throughout for latencies to compare, but had %s and now %s",
+                directory,
+                name.removesuffix("s"),
+                before[-1].get(name),
+                session[name],
+            )
+    return session
+
+
+def provenance(sessions: Sequence[Session]) -> dict[str, Any]:
+    """What a front says of where it comes from: the last session, and the commits of all."""
+    last = sessions[-1] if sessions else {}
+    return {
+        "command": last.get("command"),
+        "commit": last.get("commit"),
+        "commits": list(dict.fromkeys(one.get("commit") for one in sessions)),
+        "sessions": len(sessions),
+        "versions": last.get("versions", {}),
+        "machine": last.get("machine", {}),
+    }
