@@ -42,8 +42,8 @@ LAYERING = (
     ("__main__",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERING) for part in parts}
-ALLOWED = {("targets", "autocomp.compress.formats")}
-"""What a part may import besides: that module of a sibling."""
+ALLOWED = {("targets", f"autocomp.compress.{name}") for name in ("formats", "ranges")}
+"""What a part may import besides: those modules of a sibling."""
 
 OUTSIDE = {
     "optuna": {"autocomp.study.samplers", "autocomp.study.proposals"},

@@ -48,15 +48,15 @@ from autocomp.words import PHRASES, describe
         ),
         (
             {"kind": "quantize", "layers": "**", "bits": 8},
-            "store the linear and embedding weights of everything at 8 bits",
+            "store the weights of everything at 8 bits",
         ),
         (
             {"kind": "quantize", "layers": "a", "bits": {"a": 32, "b": 4, "c": 4}},
-            "store the linear and embedding weights of a at 4 and 32 bits",
+            "store the weights of a at 4 and 32 bits",
         ),
         (
             {"kind": "quantize", "layers": "a", "bits": {}},
-            "store the linear and embedding weights of a at 32 bits",
+            "store the weights of a at 32 bits",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else value["kind"],

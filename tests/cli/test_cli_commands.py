@@ -259,6 +259,7 @@ def test_schema_accepts_our_spaces(cli: Cli, space: dict[str, Any]) -> None:
 def test_list_names_everything(cli: Cli) -> None:
     from autocomp.compress.depth import SELECTIONS
     from autocomp.compress.importance import CRITERIA
+    from autocomp.compress.ranges import RANGES
     from autocomp.compress.transformer import UNIT_CRITERIA
     from autocomp.data.captions import DATASETS
     from autocomp.models.backbones import BACKBONES
@@ -273,6 +274,7 @@ def test_list_names_everything(cli: Cli) -> None:
         "steps": STEPS,
         "criteria": CRITERIA,
         "unit_criteria": UNIT_CRITERIA,
+        "ranges": RANGES,
         "selections": SELECTIONS,
         "samplers": SAMPLERS,
         "targets": TARGETS,
