@@ -7,6 +7,7 @@ model is one value, or a mapping from a module's name to the value for all that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
@@ -233,6 +234,26 @@ STEPS: dict[str, type[Decision]] = {
     "retrain": Retrain,
     "quantize": Quantize,
 }
+
+
+NOTHING: dict[str, tuple[str, float]] = {
+    "prune_channels": ("ratio", 0),
+    "prune_heads": ("ratio", 0),
+    "prune_width": ("ratio", 0),
+    "gamma_l1": ("strength", 0),
+    "retrain": ("steps", 0),
+    "quantize": ("bits", 32),
+}
+"""Kind of step -> the field that says how much it does, and where that is nothing."""
+
+
+def is_idle(step: Decision, depths: Mapping[str, int]) -> bool:
+    """True for a step that changes nothing in a model with `depths` layers by container."""
+    if isinstance(step, DropLayers):
+        return step.keep >= depths.get(step.layers, math.inf)
+    field, nothing = NOTHING[getattr(step, "kind", "")]
+    value = getattr(step, field)
+    return all(one == nothing for one in (value.values() if isinstance(value, dict) else [value]))
 
 
 def _check_kind(value: Any) -> Any:

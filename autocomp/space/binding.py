@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from autocomp.decisions import validate
 from autocomp.errors import PolicyError, SpaceError, nearest
 from autocomp.patterns import matching, unit_of
-from autocomp.policy import STEPS, Policy, Retrain
+from autocomp.policy import STEPS, Policy, Retrain, is_idle
 from autocomp.space import ladder as ladders
 from autocomp.space.domains import Choice, Domain
 from autocomp.space.space import SearchSpace
@@ -26,6 +26,7 @@ class BoundSpace:
     """A space whose parameters are those of one model."""
 
     items: tuple[Item, ...]
+    depths: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def parameters(self) -> dict[str, Domain]:
@@ -87,6 +88,11 @@ class BoundSpace:
         """The number of assignments of active parameters; infinite if one is continuous."""
         return _product(_item_size(item) for item in self.items)
 
+    def essence(self, policy: Policy) -> str:
+        """The id of `policy` without the steps that change nothing: policies that do the same."""
+        steps = (step for step in policy.steps if not is_idle(step, self.depths))
+        return Policy.model_construct(steps=tuple(steps)).id
+
     def ladder(self, count: int) -> list[dict[str, Any]]:
         """Parameter values of at most `count` uniform policies, the most telling first."""
         return ladders.ladder(self.items, count)
@@ -120,7 +126,7 @@ def bind(
             lines += _depth_problems(step, depths or {})
     if lines:
         raise SpaceError(*lines)
-    return BoundSpace(items)
+    return BoundSpace(items, {name: most for name, (_, most) in (depths or {}).items()})
 
 
 def _bound(item: Item, layers: Mapping[str, Sequence[str]], lines: list[str]) -> Item:

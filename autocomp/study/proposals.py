@@ -96,13 +96,15 @@ class Proposer:
             self._begin(number, self._study.ask())
 
     def propose(self, number: int, known: Mapping[str, int]) -> Policy | None:
-        """A policy that is not among the `known` (policy id -> trial number), for trial `number`.
+        """A policy that does what none of the `known` does, for trial `number`.
+
+        `known` maps their essence (see `BoundSpace.essence`) to their trial.
 
         None if none could be found: the space counts as exhausted.
         """
         while self._ladder:
             values = self._ladder.popleft()
-            if self._bound.policy(values).id not in known:
+            if self._bound.essence(self._bound.policy(values)) not in known:
                 return self._given(number, values)
         for _ in range(SAMPLED_TRIES):
             trial = self._study.ask()
@@ -129,8 +131,9 @@ class Proposer:
         except PolicyError as failure:
             _give_up(self._study, trial, "invalid", str(failure))
             return None
-        if policy.id in known:
-            _give_up(self._study, trial, "duplicate_of", known[policy.id])
+        essence = self._bound.essence(policy)
+        if essence in known:
+            _give_up(self._study, trial, "duplicate_of", known[essence])
             return None
         return policy
 
@@ -143,7 +146,7 @@ class Proposer:
             return values[name]
 
         try:
-            return None if self._bound.sample(draw).id in known else values
+            return None if self._bound.essence(self._bound.sample(draw)) in known else values
         except PolicyError:
             return None
 

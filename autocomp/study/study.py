@@ -43,7 +43,7 @@ class Study:
         self._store = store
         self._header = store.read_header()
         self._front = self._whole_front()
-        self._known = {self.policies[one].id: one for one in sorted(self.policies, reverse=True)}
+        self._known: dict[str, int] = {}
         self._unfinished: deque[int] = deque()
 
     @classmethod
@@ -92,7 +92,9 @@ class Study:
     def _resume(self, bound: BoundSpace, trials: int, command: str | None) -> None:
         search = self.space.search
         rungs = min(LONGEST_LADDER, max(trials - 2, 0) // 2) if search.ladder else 0
-        self._control = bound.control()
+        self._control, self._essence = bound.control(), bound.essence
+        for number, policy in self.policies.items():
+            self._known.setdefault(self._essence(policy), number)
         self._proposer = Proposer(
             self._store.journal,
             bound,
@@ -214,7 +216,7 @@ class Study:
     def _remember(self, number: int, policy: Policy) -> None:
         self._store.write_policy(number, policy)
         self.policies[number] = policy
-        self._known.setdefault(policy.id, number)
+        self._known.setdefault(self._essence(policy), number)
 
     def _record_same_control(self) -> None:
         """Without a retrain step the control is the dense model: its result holds for both."""

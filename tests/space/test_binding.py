@@ -246,6 +246,27 @@ def test_as_many_layers_are_kept_as_may_be(keep: Any, shown: str) -> None:
     bind(space, LAYERS, {"decoder.layers": (0, 4)})
 
 
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [
+        ([HEADS | {"ratio": 0.0}, WIDTH | {"ratio": {"a": 0.0, "b": 0}}], []),
+        ([HEADS | {"ratio": {"a": 0.0, "b": 0.1}}], [0]),
+        ([QUANTIZE | {"bits": 32}, QUANTIZE | {"bits": 8}], [1]),
+        ([RETRAIN | {"steps": 5}, QUANTIZE | {"bits": {"a": 32}}], [0]),
+        (
+            [{"kind": "drop_layers", "layers": "decoder.layers", "keep": keep} for keep in (3, 2)],
+            [1],
+        ),
+        ([{"kind": "drop_layers", "layers": "elsewhere", "keep": 3}], [0]),
+    ],
+    ids=["ratios", "one ratio", "bits", "bits by module", "depth", "unknown depth"],
+)
+def test_policies_that_do_the_same_have_one_essence(steps: list[Any], kept: list[int]) -> None:
+    space = bind(SearchSpace.from_dict(document(HEADS | RATIO)), LAYERS, {"decoder.layers": (1, 3)})
+    policy = Policy.model_validate({"steps": steps})
+    assert space.essence(policy) == Policy(steps=tuple(policy.steps[one] for one in kept)).id
+
+
 def test_a_step_that_no_layer_supports_is_reported() -> None:
     space = SearchSpace.from_dict(document(HEADS | RATIO))
     with pytest.raises(SpaceError) as caught:

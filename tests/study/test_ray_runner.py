@@ -192,11 +192,27 @@ def test_the_watchdog_spares_a_process_that_took_over_a_number(tmp_path):
     assert not tmp_path.exists()
 
 
-def test_the_watchdog_ends_what_was_started_for_the_folder(tmp_path):
-    command = [sys.executable, "-c", "import time; time.sleep(600)", f"--session={tmp_path}/s"]
-    with subprocess.Popen(command) as straggler:
-        watchdog._clean_up(str(tmp_path), [])
-        assert straggler.wait(10) != 0
+@pytest.mark.parametrize(
+    ("script", "is_ended"),
+    [("ray/_private/workers/default_worker.py", True), ("editor.py", False)],
+    ids=["a worker of Ray", "the user's own"],
+)
+def test_the_watchdog_ends_what_ray_started_for_the_folder(tmp_path, script, is_ended):
+    code = tmp_path / "site-packages" / script
+    code.parent.mkdir(parents=True)
+    code.write_text("import time; time.sleep(600)")
+    session = tmp_path / "session"
+    session.mkdir()
+    process = subprocess.Popen([sys.executable, str(code), f"--session={session}/s"])
+    try:
+        watchdog._clean_up(str(session), [])
+        if is_ended:
+            assert process.wait(10) != 0
+        else:
+            assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
 
 
 RAY_DIES = """
