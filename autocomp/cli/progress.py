@@ -99,7 +99,7 @@ def outcome(result: TrialResult, metrics: list[str]) -> str:
 
 def standing(event: SearchEvent) -> str:
     """Trials done, size of the front, hypervolume and time left, as far as they are known."""
-    parts = [f"{event.done} of {event.total} trials", f"front {event.front_size}"]
+    parts = [f"{event.done} of {max(event.done, event.total)} trials", f"front {event.front_size}"]
     if event.hypervolume is not None:
         parts.append(f"hypervolume {event.hypervolume:.3f}")
     if event.seconds_left:

@@ -124,9 +124,9 @@ def _token_pairs(file: Path, text: str) -> list[tuple[str, str]]:
 
 
 def _root(given: str) -> Path:
-    root = resolve_path(given, "root", DataError)
+    root = resolve_path(given, "task.data.root", DataError)
     if not root.is_dir():
-        raise DataError(f"{root}: must be the folder of Flickr8k, but there is no such folder")
+        raise DataError(f"task.data.root: must be the folder of Flickr8k, but there is no {root}")
     return root
 
 

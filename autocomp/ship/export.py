@@ -6,7 +6,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from autocomp.bench import open_bench
+from autocomp.bench import DENSE, open_bench
 from autocomp.checkpoint.folder import METRICS, is_checkpoint, open_checkpoint
 from autocomp.errors import StudyError
 from autocomp.files import write_folder
@@ -91,9 +91,13 @@ def _copy(source: Path, folder: Path) -> None:
 
 def _carry_out_again(study: Study, number: int, out: Path) -> None:
     before = study.results[number]
+    if not (study.directory / DENSE).exists():
+        raise StudyError(
+            f"{study.directory / DENSE}: must be there to carry out trial {number} again, but this "
+            "study was kept without its weights; the same search makes them anew"
+        )
     log.warning(
-        "trial %d is off the front and kept no checkpoint: it is carried out again, "
-        "which took %.0f s in the search",
+        "trial %d kept no checkpoint: it is carried out again, which took %.0f s in the search",
         number,
         sum(before.seconds.values()),
     )

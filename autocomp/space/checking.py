@@ -29,11 +29,13 @@ def complaints(model: type[BaseModel], value: Mapping[str, Any], place: str) -> 
     known = {key: one for key, one in value.items() if key in model.model_fields}
     if len(known) == len(value):
         return lines
+    others = complaints(model, known, place)
     for key in [key for key in value if key not in model.model_fields]:
-        # what a misspelt key holds is not missing: it is checked under the name it was meant to be
-        meant = nearest(str(key), model.model_fields.keys() - known.keys(), count=1)
-        known |= dict.fromkeys(meant, value[key])
-    return lines + complaints(model, known, place)
+        # what is there under a misspelt name is not missing as well
+        for meant in nearest(str(key), model.model_fields.keys() - known.keys(), count=1):
+            missing = f"{place}.{meant}: ".lstrip(".")
+            others = [line for line in others if not line.startswith(missing)]
+    return lines + others
 
 
 def value_problems(step: SearchStep, reported: Collection[str]) -> list[str]:

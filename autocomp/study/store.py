@@ -112,7 +112,8 @@ class StudyStore:
         if differing:
             left = len(differing) - SHOWN_DIFFERENCES
             more = [f"{where}: and {left} more differences"] if left > 0 else []
-            raise StudyError(*differing[:SHOWN_DIFFERENCES], *more)
+            way_out = f"{self.directory}: holds trials of that space; choose another with --out"
+            raise StudyError(*differing[:SHOWN_DIFFERENCES], *more, way_out)
 
     def close(self) -> None:
         """Release the lock; harmless when it is not held."""

@@ -94,7 +94,7 @@ MISTAKES = [
     ),
     pytest.param(
         change("task", data={"kind": "flickr8k", "root": "no/such/folder"}),
-        "no/such/folder: must be the folder of Flickr8k, but there is no such folder",
+        "task.data.root: must be the folder of Flickr8k, but there is no no/such/folder",
         id="missing data",
     ),
     pytest.param(

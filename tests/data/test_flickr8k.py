@@ -155,7 +155,10 @@ def test_an_unset_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_root_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nothing: must be the folder of Flickr8k, but there is no"):
+    with pytest.raises(
+        DataError,
+        match=r"task\.data\.root: must be the folder of Flickr8k, but there is no .*nothing",
+    ):
         load_split(settings(tmp_path / "nothing"), "dev")
 
 

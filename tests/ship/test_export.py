@@ -46,7 +46,7 @@ def test_a_checkpoint_that_was_not_kept_is_made_again(study, tmp_path, tiny, cap
     shutil.rmtree(kept)
     with caplog.at_level(logging.WARNING):
         out = export(study, tmp_path / "out", trial=3)
-    assert "trial 3 is off the front" in caplog.text
+    assert "trial 3 kept no checkpoint" in caplog.text
     assert "cider: " in caplog.text
     after = contents(out)
     measured = {"metrics.json", "README.md", "config.json"}
@@ -131,3 +131,12 @@ def test_one_way_to_choose_must_be_given(tiny_study, tmp_path, given):
 def test_a_folder_that_is_no_study_is_refused(tmp_path):
     with pytest.raises(StudyError, match=r"space\.yaml"):
         export(tmp_path, tmp_path / "out", trial=0)
+
+
+def test_a_study_without_its_weights_says_so(tiny_study, tmp_path):
+    study = tmp_path / "study"
+    shutil.copytree(tiny_study, study)
+    shutil.rmtree(study / "dense")
+    shutil.rmtree(study / "trials" / "00002" / "checkpoint", ignore_errors=True)
+    with pytest.raises(StudyError, match="this study was kept without its weights"):
+        export(study, tmp_path / "out", trial=2)
