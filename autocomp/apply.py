@@ -26,11 +26,12 @@ from autocomp.policy import (
     PruneHeads,
     PruneWidth,
     Quantize,
+    Resize,
     Retrain,
 )
 from autocomp.retrain.loop import retrain_, trainable_names
 from autocomp.retrain.regimes import Regime, gamma_l1
-from autocomp.tasks.base import Batch
+from autocomp.tasks.base import Batch, Task
 
 CALIBRATION_EXAMPLES = 32
 DROPPED = "every layer it means was dropped by an earlier step"
@@ -38,11 +39,19 @@ DROPPED = "every layer it means was dropped by an earlier step"
 
 @dataclass
 class Work:
-    """A model on its way through a policy; `regimes` wait for the next retrain."""
+    """A model on its way through a policy; `regimes` wait for the next retrain.
+
+    `task` has images of the size the model takes; `image_size` is None while it is the dense one's.
+    """
 
     compressed: Compressed
     bench: Bench
+    task: Task = field(init=False)
+    image_size: int | None = None
     regimes: list[Regime] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.task = self.bench.task
 
     @property
     def module(self) -> nn.Module:
@@ -56,19 +65,19 @@ class Work:
     def calibration(self, count: int) -> Iterator[Batch]:
         """`count` batches of the train split, the same for every policy, pixels included."""
         names = [name for name, _ in self.module.named_parameters()]
-        batches = self.bench.task.training_batches(
+        batches = self.task.training_batches(
             [self.module], CALIBRATION_EXAMPLES, names, self.bench.seed
         )
         return (batch for (batch,) in itertools.islice(batches, count))
 
     def forward(self, batch: Batch) -> object:
-        return self.bench.task.forward(self.module, batch)
+        return self.task.forward(self.module, batch)
 
     def gradients(self, count: int) -> None:
         """Forward and backward over the calibration batches; gradients add up in the weights."""
         self.module.eval().zero_grad(set_to_none=True)
         for batch in self.calibration(count):
-            self.bench.task.forward(self.module, batch).loss.backward()
+            self.task.forward(self.module, batch).loss.backward()
 
 
 def apply_(work: Work, policy: Policy, clock: Clock) -> list[str]:
@@ -94,7 +103,7 @@ def _is_dropped(work: Work, step: Any) -> bool:
 
 
 def _prune_channels(work: Work, step: PruneChannels) -> list[str]:
-    graph, inputs = work.bench.task.channel_graph(work.module.eval())
+    graph, inputs = work.task.channel_graph(work.module.eval())
     batches = step.calibration_batches
     before = work.size
     skipped = prune_channels_(graph, step, inputs, lambda: work.gradients(batches), work.bench.seed)
@@ -123,6 +132,13 @@ def _drop_layers(work: Work, step: DropLayers) -> list[str]:
     return drop_layers_(work.module.eval(), step, forward)
 
 
+def _resize(work: Work, step: Resize) -> list[str]:
+    work.image_size = step.image_size
+    work.task = work.bench.task.resized(step.image_size)
+    work.task.resize_(work.module)
+    return []
+
+
 def _gamma_l1(work: Work, step: GammaL1) -> list[str]:
     work.regimes.append(gamma_l1(work.module, step))
     return []
@@ -130,10 +146,10 @@ def _gamma_l1(work: Work, step: GammaL1) -> list[str]:
 
 def _retrain(work: Work, step: Retrain) -> list[str]:
     bench = work.bench
-    teacher = bench.teacher if step.distill > 0 or step.hidden > 0 else None
+    teacher = bench.teacher if step.has_teacher else None
     trained = trainable_names(work.module, step)
     idle = [line for regime in work.regimes if (line := regime.idle(trained)) is not None]
-    retrain_(work.module, step, bench.task, teacher, work.regimes, bench.seed)
+    retrain_(work.module, step, work.task, teacher, work.regimes, bench.seed)
     work.regimes.clear()
     return idle
 
@@ -147,6 +163,7 @@ APPLY: dict[str, Callable[[Work, Any], list[str]]] = {
     "prune_heads": _prune_heads,
     "prune_width": _prune_width,
     "drop_layers": _drop_layers,
+    "resize": _resize,
     "gamma_l1": _gamma_l1,
     "retrain": _retrain,
     "quantize": _quantize,

@@ -20,7 +20,7 @@ from autocomp.retrain.loop import retrain_
 from autocomp.tasks.base import Task
 from autocomp.tasks.dense import DenseSettings
 
-RECIPE = 2
+RECIPE = 3
 """Raised when the models or the training loop change what the same settings train to."""
 WEIGHTS = "model.safetensors"
 INITIAL = "initial.safetensors"
@@ -61,7 +61,7 @@ def dense_key(settings: DenseSettings, fingerprint: str, seed: int) -> str:
     parts: dict[str, Any] = {
         "recipe": RECIPE,
         "torch": torch.__version__,
-        "dense": settings.model_dump(mode="json"),
+        "dense": settings.model_dump(mode="json", exclude_defaults=True),
         "task": fingerprint,
         "seed": seed,
     }

@@ -69,7 +69,7 @@ class Pace:
     example_s: float
 
     def seconds(self, step: Retrain) -> float:
-        teacher = TEACHER if step.distill > 0 or step.hidden > 0 else 1.0
+        teacher = TEACHER if step.has_teacher else 1.0
         return self.setup_s + step.steps * step.batch_size * self.example_s * teacher
 
 
@@ -115,7 +115,9 @@ def _retrain_seconds(task: Task, bound: BoundSpace, seed: int) -> float:
 
 def _pace(module: nn.Module, task: Task, step: Retrain) -> Pace:
     # without the teacher: the features of a model that is not trained yet are not worth caching
-    short = step.model_copy(update={"steps": TIMED_STEPS, "distill": 0.0, "hidden": 0.0})
+    short = step.model_copy(
+        update={"steps": TIMED_STEPS, "distill": 0.0, "hidden": 0.0, "loss": "task"}
+    )
     ends = [time.perf_counter()]
     retrain_(module, short, task, on_step=lambda *_: ends.append(time.perf_counter()))
     step_s = statistics.median(b - a for a, b in itertools.pairwise(ends[1:]))

@@ -64,12 +64,16 @@ def cost(task: Task, compressed: Compressed, artifact: Artifact, steps: int) -> 
 
 
 def latency(
-    task: Task, run: Run, dense_run: Run, raw: list[bytes], target: TargetSettings, steps: int
+    candidate: tuple[Task, Run],
+    dense: tuple[Task, Run],
+    raw: list[bytes],
+    target: TargetSettings,
+    steps: int,
 ) -> Latency:
     """Time from raw bytes to prediction beside the dense model, over the same number of steps."""
     return measure_ratio(
-        _call(task, run, raw, target.batch_size, steps),
-        _call(task, dense_run, raw, target.batch_size, steps),
+        _call(*candidate, raw, target.batch_size, steps),
+        _call(*dense, raw, target.batch_size, steps),
     )
 
 
@@ -77,7 +81,7 @@ def dense_latency_ms(
     task: Task, run: Run, raw: list[bytes], target: TargetSettings, steps: int
 ) -> float:
     """Milliseconds of the dense model's inference over `steps` steps; ratios multiply this."""
-    timed = latency(task, run, run, raw, target, steps)
+    timed = latency((task, run), (task, run), raw, target, steps)
     return (timed.candidate_ms + timed.reference_ms) / 2
 
 

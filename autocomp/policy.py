@@ -1,29 +1,21 @@
 """A policy: the frozen, ordered list of steps that turns a dense model into a compressed one.
 
 A step's `layers` are glob patterns over the model's module names (`*` crosses dots; a pattern that
-names a module also matches everything below it). A number that may differ between parts of the
-model is one value, or a mapping from a module's name to the value for all that lies below it.
+names a module also matches everything below it).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from autocomp.decisions import Decision, content_id, dump_yaml, load_yaml, validate
 from autocomp.errors import PolicyError, unknown
+from autocomp.fields import BitsByUnit, Patterns, RatioByUnit
 
 Criterion = Literal["l1", "l2", "bn_scale", "bn_variance", "group_norm", "taylor", "random"]
 UnitCriterion = Literal["l1", "l2", "taylor", "random"]
@@ -33,82 +25,10 @@ Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
 BatchNorm = Literal["batch", "running"]
 RangeMethod = Literal["minmax", "percentile", "mse"]
+RetrainLoss = Literal["task", "features"]
 
-WEIGHT_BITS = (4, 8, 32)
 KEEP_CODES = ("quantize", "drop_layers")
 """Steps that may follow a quantize step: they change no weight that has its codes."""
-Value = TypeVar("Value", int, float)
-
-
-def _patterns(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-def _one_or_list(value: tuple[str, ...]) -> str | list[str]:
-    return value[0] if len(value) == 1 else list(value)
-
-
-Patterns = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_patterns, json_schema_input_type=str | list[str]),
-    PlainSerializer(_one_or_list),
-]
-
-
-def _check_ratio(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"must be in [0, 1), but got {value!r}")
-    return float(value)
-
-
-def _check_bits(value: Any) -> int:
-    if isinstance(value, bool) or value not in WEIGHT_BITS:
-        raise ValueError(f"must be one of {', '.join(map(str, WEIGHT_BITS))}, but got {value!r}")
-    return int(value)
-
-
-def _by_unit(check: Callable[[Any], Value]) -> Callable[[Any], Value | dict[str, Value]]:
-    """`check` for a value or for every value of a mapping; all mistakes of one are reported."""
-
-    def checked(value: Any) -> Value | dict[str, Value]:
-        if not isinstance(value, Mapping):
-            return check(value)
-        values: dict[str, Value] = {}
-        lines: list[str] = []
-        for unit, one in value.items():
-            try:
-                values[str(unit)] = check(one)
-            except ValueError as failure:
-                lines.append(f"{unit}: {failure}")
-        if lines:
-            raise ValueError("\n".join(lines))
-        return values
-
-    return checked
-
-
-def _schema_by_unit(leaf: dict[str, Any]) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [leaf, {"type": "object", "additionalProperties": leaf}]})
-
-
-RatioByUnit = Annotated[
-    float | dict[str, float],
-    PlainValidator(_by_unit(_check_ratio)),
-    _schema_by_unit({"type": "number", "minimum": 0, "exclusiveMaximum": 1}),
-]
-BitsByUnit = Annotated[
-    int | dict[str, int],
-    PlainValidator(_by_unit(_check_bits)),
-    _schema_by_unit({"enum": list(WEIGHT_BITS)}),
-]
-
-
-def value_for(name: str, value: Value | dict[str, Value], default: Value) -> Value:
-    """The value that applies to module `name`: the longest key that is `name` or a parent of it."""
-    if not isinstance(value, dict):
-        return value
-    above = [unit for unit in value if name == unit or name.startswith(f"{unit}.")]
-    return value[max(above, key=len)] if above else default
 
 
 class PolicyStep(Decision):
@@ -170,9 +90,21 @@ class DropLayers(PolicyStep):
     calibration_batches: int = Field(default=8, ge=1)
 
 
+class Resize(PolicyStep):
+    """Let the model take images of `image_size` pixels a side, as a rule fewer than before.
+
+    The positions of its features are spread over the same picture; no weight changes.
+    """
+
+    kind: Literal["resize"] = "resize"
+    image_size: int = Field(ge=16, le=2048)
+
+
 class Retrain(PolicyStep):
     """Train what `train` matches for `steps` optimiser steps against the captions and the teacher.
 
+    With `loss: features` only the model's features of an image are pulled towards the dense
+    model's: cheap, and a good start after channels were removed (FitNets, 1412.6550). Otherwise
     loss = (1 - distill) x cross-entropy + distill x T^2 KL(teacher || student) at `temperature` T
     + hidden x mean squared error between hidden states of layers of the same name in the dense
     model. The teacher is the dense model. With `batch_norm: running` BatchNorm keeps its statistics
@@ -195,6 +127,12 @@ class Retrain(PolicyStep):
     clip_norm: float = Field(default=1.0, gt=0)
     precision: Precision = "auto"
     batch_norm: BatchNorm = "batch"
+    loss: RetrainLoss = "task"
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether it learns from the dense model."""
+        return self.loss == "features" or self.distill > 0 or self.hidden > 0
 
 
 class GammaL1(PolicyStep):
@@ -212,7 +150,8 @@ class GammaL1(PolicyStep):
 class Quantize(PolicyStep):
     """Store the matched linear, embedding and convolution weights at `bits`; 32 leaves a layer.
 
-    Symmetric, rounded to nearest, `group_size` inputs to a scale. A convolution has a scale an
+    16 are fp16, computed in fp32. Fewer are integers: symmetric, rounded to nearest, `group_size`
+    inputs to a scale. A convolution has then a scale an
     output channel and computes in 8 bits: its activations are rounded too, over a range that
     `ranges` finds on images of the train split.
     """
@@ -230,11 +169,11 @@ STEPS: dict[str, type[Decision]] = {
     "prune_heads": PruneHeads,
     "prune_width": PruneWidth,
     "drop_layers": DropLayers,
+    "resize": Resize,
     "gamma_l1": GammaL1,
     "retrain": Retrain,
     "quantize": Quantize,
 }
-
 
 NOTHING: dict[str, tuple[str, float]] = {
     "prune_channels": ("ratio", 0),
@@ -247,10 +186,15 @@ NOTHING: dict[str, tuple[str, float]] = {
 """Kind of step -> the field that says how much it does, and where that is nothing."""
 
 
-def is_idle(step: Decision, depths: Mapping[str, int]) -> bool:
-    """True for a step that changes nothing in a model with `depths` layers by container."""
+def is_idle(step: Decision, depths: Mapping[str, int], image_size: int | None = None) -> bool:
+    """True for a step that changes nothing in a dense model.
+
+    It has `depths` layers by container and takes images of `image_size` pixels.
+    """
     if isinstance(step, DropLayers):
         return step.keep >= depths.get(step.layers, math.inf)
+    if isinstance(step, Resize):
+        return step.image_size == image_size
     field, nothing = NOTHING[getattr(step, "kind", "")]
     value = getattr(step, field)
     return all(one == nothing for one in (value.values() if isinstance(value, dict) else [value]))
@@ -268,7 +212,7 @@ def _check_kind(value: Any) -> Any:
 
 
 Step = Annotated[
-    PruneChannels | PruneHeads | PruneWidth | DropLayers | GammaL1 | Retrain | Quantize,
+    PruneChannels | PruneHeads | PruneWidth | DropLayers | Resize | GammaL1 | Retrain | Quantize,
     Field(discriminator="kind"),
 ]
 

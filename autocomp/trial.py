@@ -105,11 +105,11 @@ def _carry_out(bench: Bench, policy: Policy, directory: Path, found: Findings) -
         artifact, run = _lower(work, policy, directory)
     found.skipped += artifact.skipped
     with found.clock("evaluate"):
-        found.metrics |= quality(bench.task, run, "dev")[0]
+        found.metrics |= quality(work.task, run, "dev")[0]
     with found.clock("measure"):
-        found.metrics |= cost(bench.task, work.compressed, artifact, bench.steps)
-        found.metrics |= _timing(bench, run, policy)
-        found.metrics["latency_own_ms"] = _own_timing(bench, run, policy)
+        found.metrics |= cost(work.task, work.compressed, artifact, bench.steps)
+        found.metrics |= _timing(work, run, policy)
+        found.metrics["latency_own_ms"] = _own_timing(work, run, policy)
     write_json(directory / METRICS, found.metrics)
     write_card(directory, policy, bench.target, found.metrics, bench.dense.metrics, found.skipped)
     seal(directory)
@@ -118,7 +118,7 @@ def _carry_out(bench: Bench, policy: Policy, directory: Path, found: Findings) -
 def _lower(work: Work, policy: Policy, directory: Path) -> tuple[Artifact, Run]:
     """Write the model as it would ship, and open it."""
     bench, config = work.bench, work.bench.dense.config
-    artifact = write_model(directory, bench.task, bench.target, work.compressed, policy)
+    artifact = write_model(directory, work.task, bench.target, work.compressed, policy)
     write_config(
         artifact,
         work.compressed,
@@ -128,26 +128,33 @@ def _lower(work: Work, policy: Policy, directory: Path) -> tuple[Artifact, Run]:
         config.fingerprint,
         config.steps,
         config.dense_latency_ms,
+        work.image_size,
     )
     return artifact, load_target(bench.target.kind).open(artifact, threads=bench.target.threads)
 
 
-def _own_timing(bench: Bench, run: Run, policy: Policy) -> float:
+def _own_timing(work: Work, run: Run, policy: Policy) -> float:
     """As above, the dense model was timed when it was made: a study has one figure for it."""
+    bench = work.bench
     if not policy.steps:
         return bench.dense.metrics["latency_own_ms"]
-    return own_latency_ms(bench.task, run, bench.raw_inputs, bench.target)
+    return own_latency_ms(work.task, run, bench.raw_inputs, bench.target)
 
 
-def _timing(bench: Bench, run: Run, policy: Policy) -> dict[str, float]:
+def _timing(work: Work, run: Run, policy: Policy) -> dict[str, float]:
     """Latency beside the dense model, and the ends of the ratio's 95 % interval.
 
     The dense model is its own reference, at 1.
     """
+    bench = work.bench
     ratio = low = high = 1.0
     if policy.steps:
         timed = latency(
-            bench.task, run, bench.dense.run, bench.raw_inputs, bench.target, bench.steps
+            (work.task, run),
+            (bench.task, bench.dense.run),
+            bench.raw_inputs,
+            bench.target,
+            bench.steps,
         )
         ratio, (low, high) = timed.ratio, timed.interval
     return {
@@ -186,5 +193,5 @@ def _probe(bench: Bench, policy: Policy, is_timed: bool) -> dict[str, float]:
         work = Work(bench.dense.compressed(), bench)
         apply_(work, policy, Clock())
         artifact, run = _lower(work, policy, Path(folder))
-        timed = _timing(bench, run, policy) if is_timed else {}
-        return sizes(bench.task, work.compressed, artifact, bench.steps) | timed
+        timed = _timing(work, run, policy) if is_timed else {}
+        return sizes(work.task, work.compressed, artifact, bench.steps) | timed

@@ -13,6 +13,7 @@ from autocomp.policy import (
     PruneHeads,
     PruneWidth,
     Quantize,
+    Resize,
     Retrain,
 )
 
@@ -40,6 +41,10 @@ def _depth(step: DropLayers) -> str:
     return f"keep {step.keep} of {step.layers} ({step.select})"
 
 
+def _resize(step: Resize) -> str:
+    return f"images of {step.image_size} pixels"
+
+
 def _gamma(step: GammaL1) -> str:
     return (
         f"shrink the BatchNorm scales of {_where(step.layers)} by {step.strength:g} while training"
@@ -48,6 +53,8 @@ def _gamma(step: GammaL1) -> str:
 
 def _retrain(step: Retrain) -> str:
     parts = [f"retrain {step.steps} steps at {step.lr:.2g}"]
+    if step.loss == "features":
+        return f"{parts[0]}, features pulled towards the dense model's"
     if step.distill:
         parts.append(f"{step.distill:.0%} of the loss from the dense model's logits")
     if step.hidden:
@@ -65,6 +72,7 @@ PHRASES: dict[str, Callable[[Any], str]] = {
     "prune_heads": _heads,
     "prune_width": _width,
     "drop_layers": _depth,
+    "resize": _resize,
     "gamma_l1": _gamma,
     "retrain": _retrain,
     "quantize": _quantize,

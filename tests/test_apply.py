@@ -135,3 +135,22 @@ def test_a_retrain_that_distils_learns_from_the_dense_model(work: Work, bench: B
     steps = {"kind": "drop_layers", "layers": "decoder.layers", "keep": 1, "select": "last"}
     assert carry_out(work, steps, {**RETRAIN, "distill": 0.5, "hidden": 0.1}) == []
     assert changed(before, bench.teacher) == set()
+
+
+def test_a_smaller_image_changes_no_weight(work: Work) -> None:
+    size, before = work.task.image_size, weights(work.module)
+    assert carry_out(work, {"kind": "resize", "image_size": size // 2}) == []
+    assert changed(before, work.module) == set()
+    assert (work.image_size, work.task.image_size) == (size // 2, size // 2)
+    assert work.bench.task.image_size == size
+    (batch,) = work.calibration(1)
+    assert batch["images"].shape[1:] == (size // 2, size // 2, 3)
+    assert work.forward(batch).loss.isfinite()
+
+
+def test_a_smaller_image_learns_from_the_dense_model_s(work: Work) -> None:
+    before = weights(work.module)
+    resize = {"kind": "resize", "image_size": work.task.image_size // 2}
+    features = {**RETRAIN, "loss": "features", "train": "encoder"}
+    assert carry_out(work, resize, features, {**RETRAIN, "distill": 0.5, "hidden": 0.1}) == []
+    assert any(name.startswith("encoder.backbone") for name in changed(before, work.module))

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autocomp.fields import value_for
 from autocomp.patterns import matches, matching, unit_of
-from autocomp.policy import value_for
 
 NAMES = [
     "encoder.backbone.conv_stem",

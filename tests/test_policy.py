@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from autocomp.decisions import Decision
 from autocomp.errors import PolicyError
-from autocomp.policy import STEPS, Policy, PruneHeads, Quantize, Retrain, Step, value_for
+from autocomp.fields import value_for
+from autocomp.policy import STEPS, Policy, PruneHeads, Quantize, Retrain, Step
 
 ratios = st.floats(0, 1, exclude_max=True).map(abs)  # -0.0 equals 0.0 but is written otherwise
 units = st.sampled_from(["encoder", "decoder.layers.0", "decoder.layers.1"])
@@ -26,12 +27,13 @@ compressing = st.one_of(
         scope=st.sampled_from(["local", "global"]),
     ),
     st.builds(STEPS["drop_layers"], layers=st.just("decoder.layers"), keep=st.integers(0, 6)),
+    st.builds(STEPS["resize"], image_size=st.integers(16, 2048)),
     st.builds(Retrain, steps=st.integers(0, 10**6), lr=st.floats(1e-6, 1)),
 )
 quantizing = st.builds(
     Quantize,
     layers=patterns,
-    bits=st.sampled_from([4, 8, 32]) | st.dictionaries(units, st.sampled_from([4, 8, 32])),
+    bits=st.sampled_from([4, 8, 16, 32]) | st.dictionaries(units, st.sampled_from([4, 8, 16, 32])),
 )
 policies = st.builds(
     lambda before, after: Policy(steps=(*before, *after)),
@@ -72,7 +74,7 @@ def step_lines(*steps: Any) -> list[str]:
 
 
 HEADS = {"kind": "prune_heads", "layers": "a"}
-KINDS = "drop_layers, gamma_l1, prune_channels, prune_heads, prune_width, quantize, retrain"
+KINDS = ", ".join(sorted(STEPS))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ KINDS = "drop_layers, gamma_l1, prune_channels, prune_heads, prune_width, quanti
         ),
         pytest.param(
             [{"kind": "quantize", "layers": "a", "bits": [8]}],
-            ["steps.0.bits: must be one of 4, 8, 32, but got [8]"],
+            ["steps.0.bits: must be one of 4, 8, 16, 32, but got [8]"],
             id="bits",
         ),
         pytest.param(

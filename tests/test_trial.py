@@ -14,6 +14,7 @@ from autocomp.bench import Bench, open_bench
 from autocomp.checkpoint.folder import METRICS, open_checkpoint
 from autocomp.policy import Policy
 from autocomp.results import TrialResult
+from autocomp.ship.verify import verify
 from autocomp.space.objectives import Bound, Objective
 from autocomp.space.space import SearchSpace
 from autocomp.trial import run_trial
@@ -227,3 +228,25 @@ def test_a_checkpoint_replaces_an_older_one_whole(bench: Bench, tmp_path: Path) 
     assert open_checkpoint(folder).compressed().quantized == {}
     assert (folder / METRICS).exists()
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_smaller_images_ship_with_the_checkpoint(bench: Bench, tmp_path: Path) -> None:
+    size = bench.task.image_size // 2
+    steps = (
+        {"kind": "resize", "image_size": size},
+        {"kind": "quantize", "layers": "**", "bits": 16},
+    )
+    result = run_trial(bench, 3, policy(*steps), tmp_path / "checkpoint")
+    assert (result.status, result.skipped) == ("complete", ())
+    assert result.metrics["macs"] < bench.dense.metrics["macs"]
+    assert result.metrics["size_mb"] < 0.6 * bench.dense.metrics["size_mb"]
+    checkpoint = open_checkpoint(tmp_path / "checkpoint")
+    assert (checkpoint.task.image_size, checkpoint.dense_task.image_size) == (size, 2 * size)
+    verification = verify(tmp_path / "checkpoint")
+    assert verification.rebuilt == "same files"
+    quality = [row for row in verification.rows if row.metric in ("cider", "bleu_4", "size_mb")]
+    assert all(row.agrees for row in quality)
+    raw = bench.raw_inputs[0]
+    module = checkpoint.compressed().module
+    assert module.encoder.image_size == size
+    assert checkpoint.task.read(raw).shape == (1, size, size, 3)

@@ -16,7 +16,14 @@ from pydantic import Field, StringConstraints
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from autocomp.checkpoint.packing import StoredTensor, describe, pack, unpack, unpack_ranges
+from autocomp.checkpoint.packing import (
+    StoredTensor,
+    describe,
+    halved,
+    pack,
+    unpack,
+    unpack_ranges,
+)
 from autocomp.compress.formats import Compressed
 from autocomp.decisions import Decision, content_id, validate
 from autocomp.errors import CheckpointError
@@ -46,7 +53,8 @@ class CheckpointConfig(Decision):
 
     `seed` is the study's, `fingerprint` that of the data and the initial model the dense model was
     trained on. `steps` is how many steps of a sequential model its latency is measured
-    over, `dense_latency_ms` what those took the dense model in the study. `files` maps each file to
+    over, `dense_latency_ms` what those took the dense model in the study. `image_size` is set if
+    the model takes images of another size than the dense one, in pixels. `files` maps each file to
     its SHA-256 and `checksum` is that of everything else in this file.
     """
 
@@ -60,6 +68,7 @@ class CheckpointConfig(Decision):
     fingerprint: str
     steps: int = Field(ge=1)
     dense_latency_ms: float = Field(ge=0)
+    image_size: int | None = Field(default=None, ge=16)
     files: dict[FileName, str]
     checksum: str = ""
 
@@ -91,6 +100,7 @@ def write_config(
     fingerprint: str,
     steps: int,
     dense_latency_ms: float,
+    image_size: int | None = None,
 ) -> None:
     """Write `config.json` for what `write_model` wrote; `task` is the space file's section.
 
@@ -108,6 +118,7 @@ def write_config(
         fingerprint=fingerprint,
         steps=steps,
         dense_latency_ms=dense_latency_ms,
+        image_size=image_size,
         files={
             **{name: _sha256(artifact.directory / name) for name in names},
             **dict.fromkeys(LATE, "0" * 64),
@@ -137,8 +148,14 @@ class Checkpoint:
         self.config = config
 
     @cached_property
-    def task(self) -> Task:
+    def dense_task(self) -> Task:
+        """The task of the dense model this one was made from."""
         return restore_task(self.config.task, self.directory, CheckpointError)
+
+    @cached_property
+    def task(self) -> Task:
+        size = self.config.image_size
+        return self.dense_task if size is None else self.dense_task.resized(size)
 
     @property
     def artifact(self) -> Artifact:
@@ -173,7 +190,9 @@ class Checkpoint:
         module = self.task.build()
         reshape_(module, {name: how.shape for name, how in self.config.tensors.items()})
         module.load_state_dict(values, strict=False)
-        return Compressed(module.eval(), quantized, unpack_ranges(packed))
+        return Compressed(
+            module.eval(), quantized, unpack_ranges(packed), halved(self.config.tensors)
+        )
 
     def predict(self, raw: bytes) -> Any:
         """The prediction for one raw example: the caption of a JPEG file's bytes, say."""

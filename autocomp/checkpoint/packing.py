@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from autocomp.compress.formats import Compressed, LayerFormat, QuantizedTensor
+from autocomp.compress.formats import HALF_BITS, Compressed, LayerFormat, QuantizedTensor
 from autocomp.decisions import Decision
 from autocomp.errors import CheckpointError
 from autocomp.models.reshape import tensors
@@ -39,7 +39,9 @@ def pack(compressed: Compressed) -> dict[str, Tensor]:
     packed: dict[str, Tensor] = {}
     for name, tensor in tensors(compressed.module).items():
         quantized = compressed.quantized.get(name)
-        if quantized is None:
+        if name in compressed.halved:
+            packed[name] = tensor.half().contiguous()
+        elif quantized is None:
             packed[name] = tensor.contiguous().clone()
         else:
             packed[f"{name}.codes"] = pack_codes(quantized.codes, quantized.format.bits)
@@ -66,13 +68,13 @@ def unpack_ranges(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def unpack(
     packed: Mapping[str, Tensor], stored: Mapping[str, StoredTensor]
 ) -> tuple[dict[str, Tensor], dict[str, QuantizedTensor]]:
-    """The float values of every tensor, and the codes of those that have them; exact."""
+    """The fp32 values of every tensor, and the codes of those that have them; exact."""
     values: dict[str, Tensor] = {}
     quantized: dict[str, QuantizedTensor] = {}
     try:
         for name, how in stored.items():
-            if how.format is None:
-                values[name] = _shaped(packed[name], how.shape)
+            if how.format is None or how.format.bits == HALF_BITS:
+                values[name] = _shaped(packed[name], how.shape).float()
             else:
                 quantized[name] = _quantized(packed, name, how.shape, how.format)
                 values[name] = quantized[name].dequantize()
@@ -82,6 +84,15 @@ def unpack(
             f"model.safetensors: must hold the tensors config.json describes, but {reason}"
         ) from None
     return values, quantized
+
+
+def halved(stored: Mapping[str, StoredTensor]) -> set[str]:
+    """The names of the tensors stored as fp16."""
+    return {
+        name
+        for name, how in stored.items()
+        if how.format is not None and how.format.bits == HALF_BITS
+    }
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
@@ -114,5 +125,7 @@ def _shaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _format(compressed: Compressed, name: str) -> LayerFormat | None:
+    if name in compressed.halved:
+        return LayerFormat(bits=HALF_BITS)
     quantized = compressed.quantized.get(name)
     return None if quantized is None else quantized.format

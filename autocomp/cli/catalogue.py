@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import get_args
 
 from autocomp.cli.keys import step_keys
+from autocomp.fields import WEIGHT_BITS
 from autocomp.patterns import Per
 from autocomp.policy import (
     STEPS,
-    WEIGHT_BITS,
     BatchNorm,
     Criterion,
     Precision,
@@ -42,6 +42,7 @@ LINES: dict[str, Lines] = {
         "cross_entropy": "Cross-entropy against the captions, with label_smoothing.",
         "distill": "T^2 KL(teacher || student) of softened logits; the teacher is the dense model.",
         "hidden": "Mean squared error between hidden states of layers of the same name.",
+        "features": "Mean squared error to the dense model's features of an image, and no other.",
         "gamma_l1": "Strength x abs(gamma) of BatchNorm scales, attached by a step of its own.",
     },
     "schedules": {
@@ -61,6 +62,7 @@ LINES: dict[str, Lines] = {
     "bits": {
         "4": "4-bit integers, with a scale for each group of inputs; convolutions take 8.",
         "8": "8-bit integers, with a scale for each group of inputs or output channel.",
+        "16": "Half precision on disk, computed in single precision.",
         "32": "Floating point, as the layer is.",
     },
     "per": {

@@ -30,8 +30,9 @@ from autocomp.compress.importance import (
     measure_sensitivity,
 )
 from autocomp.errors import PolicyError, nearest
+from autocomp.fields import value_for
 from autocomp.patterns import matching
-from autocomp.policy import PruneChannels, value_for
+from autocomp.policy import PruneChannels
 
 Inputs = Tensor | tuple[Tensor, ...]
 

@@ -16,16 +16,18 @@ from torch import Tensor, nn
 from autocomp.decisions import Decision
 from autocomp.policy import RangeMethod
 
+HALF_BITS = 16
+
 
 class LayerFormat(Decision):
     """Width of one weight: `bits` each, one fp16 scale every `group_size` inputs of a row.
 
-    Codes are unsigned around the zero point 2^(bits-1): weight = (code - zero_point) x scale. With
-    no `group_size` a row has one scale. `ranges` is set where activations are rounded to 8 bits as
-    well, and names how their ranges are found.
+    16 bits are fp16 numbers. Below, codes are unsigned around the zero point 2^(bits-1):
+    weight = (code - zero_point) x scale. With no `group_size` a row has one scale. `ranges` is set
+    where activations are rounded to 8 bits as well, and names how their ranges are found.
     """
 
-    bits: int = Field(ge=2, le=8)
+    bits: int = Field(ge=2, le=16)
     group_size: int | None = Field(default=None, ge=16)
     ranges: RangeMethod | None = None
 
@@ -69,14 +71,16 @@ class Compressed:
     """A model and the formats of those of its tensors that are not plain fp32.
 
     `module` always computes with what `quantized` stands for (its parameters hold the dequantised
-    values). `quantized` is keyed by the tensor's first name in `module.named_parameters()`.
-    `ranges` holds for each exported graph (N, 2) ends of the ranges of its rounded activations, in
-    the graph's order; a target measures them when it first lowers the model.
+    values). `quantized` is keyed by the tensor's first name in `module.named_parameters()`, by
+    which `halved` names the tensors stored as fp16. `ranges` holds for each exported graph (N, 2)
+    ends of the ranges of its rounded activations, in the graph's order; a target measures them
+    when it first lowers the model.
     """
 
     module: nn.Module
     quantized: dict[str, QuantizedTensor] = field(default_factory=dict)
     ranges: dict[str, Tensor] = field(default_factory=dict)
+    halved: set[str] = field(default_factory=set)
 
     @property
     def rounds_activations(self) -> bool:

@@ -1,14 +1,15 @@
-"""Store linear, embedding and convolution weights at 8 or 4 bits."""
+"""Store linear, embedding and convolution weights at 16, 8 or 4 bits."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from autocomp.compress.formats import Compressed, LayerFormat, quantize_tensor
+from autocomp.compress.formats import HALF_BITS, Compressed, LayerFormat, quantize_tensor
 from autocomp.errors import PolicyError, nearest
+from autocomp.fields import value_for
 from autocomp.patterns import matching
-from autocomp.policy import Quantize, value_for
+from autocomp.policy import Quantize
 
 DENSE_BITS = 32
 CONVOLUTION_BITS = 8
@@ -35,15 +36,27 @@ def quantize_(compressed: Compressed, step: Quantize) -> list[str]:
         bits = value_for(name, step.bits, DENSE_BITS)
         if bits == DENSE_BITS:
             continue
+        if bits == HALF_BITS:
+            _halve(compressed, f"{name}.weight", layers[name].weight)
+            continue
         if isinstance(layers[name], nn.Conv2d) and bits < CONVOLUTION_BITS:
             skipped.append(f"{name}: {bits} bits have no kernel, so it has {CONVOLUTION_BITS}")
             bits = CONVOLUTION_BITS
         weight = layers[name].weight
         quantized = quantize_tensor(weight, _format(layers[name], bits, step))
         compressed.quantized[f"{name}.weight"] = quantized
+        compressed.halved.discard(f"{name}.weight")
         with torch.no_grad():
             weight.copy_(quantized.dequantize())
     return skipped
+
+
+def _halve(compressed: Compressed, name: str, weight: Tensor) -> None:
+    compressed.halved.add(name)
+    compressed.quantized.pop(name, None)
+    largest = torch.finfo(torch.float16).max
+    with torch.no_grad():
+        weight.copy_(weight.clamp(-largest, largest).half())
 
 
 def _format(layer: nn.Module, bits: int, step: Quantize) -> LayerFormat:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from autocomp.errors import PolicyError, nearest
+from autocomp.fields import value_for
 from autocomp.models.transformer import Attention, FeedForward
 from autocomp.patterns import matching
-from autocomp.policy import PruneHeads, PruneWidth, value_for
+from autocomp.policy import PruneHeads, PruneWidth
 
 Layer = TypeVar("Layer", bound=nn.Module)
 Matrices = Sequence[tuple[Tensor, int]]

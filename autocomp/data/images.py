@@ -54,7 +54,16 @@ def read_image(data: bytes, size: int) -> np.ndarray:
         if isinstance(failure, UnidentifiedImageError):
             reason = f"its {len(data)} bytes are of no known image format"
         raise DataError(f"must be an image Pillow can read, but {reason}") from None
-    return np.asarray(upright.resize((size, size), Image.Resampling.BICUBIC))
+    return _squash(upright, size)
+
+
+def resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """(H, W, 3) uint8 as `read_image` would read it from a file that loses nothing."""
+    return _squash(Image.fromarray(np.asarray(pixels)), size)
+
+
+def _squash(image: Image.Image, size: int) -> np.ndarray:
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
-from autocomp.data.images import encode_png
+from autocomp.data.images import encode_png, load_files, resize
 
 SplitName = Literal["train", "dev", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -30,6 +30,14 @@ class CaptionSplit:
     references: tuple[tuple[str, ...], ...]
     skipped: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+
+    def resized(self, size: int) -> CaptionSplit:
+        """The same split with images of `size` pixels a side, made of what `jpeg` gives."""
+        if self.files:
+            images = load_files(self.files, size).images
+        else:
+            images = np.stack([resize(image, size) for image in self.images])
+        return replace(self, images=images)
 
     def __len__(self) -> int:
         return len(self.names)

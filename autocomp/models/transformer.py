@@ -31,7 +31,15 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """(B, T, heads * head_dim) -> (B, heads, T, head_dim)."""
+        if x.shape[1] == 1:  # the order in memory is the same: one token costs no transposition
+            return x.reshape(x.shape[0], self.heads, 1, self.head_dim)
         return x.reshape(x.shape[0], -1, self.heads, self.head_dim).transpose(1, 2)
+
+    def join(self, x: Tensor) -> Tensor:
+        """(B, heads, T, head_dim) -> (B, T, heads * head_dim)."""
+        if x.shape[2] == 1:
+            return x.reshape(x.shape[0], 1, self.heads * self.head_dim)
+        return x.transpose(1, 2).reshape(x.shape[0], -1, self.heads * self.head_dim)
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The keys and values of `x` (B, S, d), each (B, heads, S, head_dim)."""
@@ -42,8 +50,7 @@ class Attention(nn.Module):
         mixed = functional.scaled_dot_product_attention(
             self.split(self.q(x)), keys, values, is_causal=causal
         )  # (B, heads, T, head_dim)
-        joined = mixed.transpose(1, 2).reshape(x.shape[0], -1, self.heads * self.head_dim)
-        return self.o(joined)  # type: ignore[no-any-return]
+        return self.o(self.join(mixed))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor, memory: Tensor | None = None, causal: bool = False) -> Tensor:
         keys, values = self.keys_values(x if memory is None else memory)
@@ -116,16 +123,22 @@ class DecoderLayer(nn.Module):
         return x + self.ffn(self.ffn_norm(x)), keys, values
 
 
-def positions(length: int, d_model: int) -> Tensor:
-    """Sinusoidal positions (length, d_model), "Attention Is All You Need" (1706.03762)."""
+def positions(places: Tensor, d_model: int) -> Tensor:
+    """Sinusoidal positions (N, d_model) of `places` (N,), 1706.03762."""
     rates = torch.exp(torch.arange(0, d_model, 2) * (-math.log(10_000.0) / d_model))
-    angles = torch.arange(length).unsqueeze(1) * rates  # (length, d_model / 2)
-    return torch.stack([angles.sin(), angles.cos()], dim=2).reshape(length, -1)[:, :d_model]
+    angles = places.unsqueeze(1) * rates  # (N, d_model / 2)
+    return torch.stack([angles.sin(), angles.cos()], dim=2).reshape(len(places), -1)[:, :d_model]
 
 
-def grid_positions(height: int, width: int, d_model: int) -> Tensor:
-    """Positions of grid cells (height * width, d_model): half for the row, half for the column."""
+def grid_positions(cells: int, d_model: int, over: int | None = None) -> Tensor:
+    """Positions of a square grid's cells (cells^2, d_model): half for the row, half for the column.
+
+    With `over` they lie where the cells of a grid of `over` x `over` would, of the same picture.
+    """
     half = d_model // 2
-    rows = positions(height, half).unsqueeze(1).expand(height, width, half)
-    columns = positions(width, d_model - half).unsqueeze(0).expand(height, width, d_model - half)
-    return torch.cat([rows, columns], dim=2).reshape(height * width, d_model)
+    places = torch.arange(cells).float()
+    if over is not None and over != cells:
+        places = (places + 0.5) * (over / cells) - 0.5  # the middles of larger cells
+    rows = positions(places, half).unsqueeze(1).expand(cells, cells, half)
+    columns = positions(places, d_model - half).unsqueeze(0).expand(cells, cells, d_model - half)
+    return torch.cat([rows, columns], dim=2).reshape(cells * cells, d_model)

@@ -61,13 +61,19 @@ def _bits(step: Any) -> str:
     return f"{'/'.join(f'{one:g}' for one in widths)} bits" if min(widths) < 32 else ""
 
 
+def _retrained(step: Any) -> str:
+    what = "retrain features" if step.loss == "features" else "retrain"
+    return f"{what} {step.steps}" if step.steps else ""
+
+
 SHORT: dict[str, Callable[[Any], str]] = {
     "prune_channels": _less("channels"),
     "prune_heads": _less("heads"),
     "prune_width": _less("hidden units"),
     "drop_layers": lambda step: f"keep {step.keep} of {step.layers}",
+    "resize": lambda step: f"{step.image_size} pixels",
     "gamma_l1": lambda step: "gamma L1",
-    "retrain": lambda step: f"retrain {step.steps}" if step.steps else "",
+    "retrain": _retrained,
     "quantize": _bits,
 }
 

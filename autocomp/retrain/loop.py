@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from autocomp.errors import PolicyError, TrialStopped, UserError
 from autocomp.patterns import matching
 from autocomp.policy import Retrain
-from autocomp.retrain.losses import hidden_distillation, logit_distillation
+from autocomp.retrain.losses import (
+    feature_distillation,
+    hidden_distillation,
+    logit_distillation,
+)
 from autocomp.retrain.precision import precision
 from autocomp.retrain.regimes import Regime
 
@@ -28,6 +32,8 @@ class Trainable(Protocol):
     ) -> Iterator[tuple[Any, ...]]: ...
 
     def forward(self, model: nn.Module, batch: Any, label_smoothing: float = 0.0) -> Any: ...
+
+    def features(self, model: nn.Module, batch: Any) -> Tensor: ...
 
 
 def retrain_(
@@ -97,10 +103,13 @@ def learning_rate_factor(step: Retrain, index: int) -> float:
 
 def _teachers(step: Retrain, teacher: nn.Module | None) -> list[nn.Module]:
     """The teacher, in evaluation mode, if the step learns from one."""
-    if step.distill == 0 and step.hidden == 0:
+    if not step.has_teacher:
         return []
     if teacher is None:
-        raise UserError("retrain.distill: must be 0 where there is no dense model to learn from")
+        raise UserError(
+            "retrain: must learn from the data alone where there is no dense model to learn from, "
+            f"but got distill {step.distill:g}, hidden {step.hidden:g}, loss {step.loss}"
+        )
     return [teacher.eval()]
 
 
@@ -127,6 +136,10 @@ def _loss(
     models: Sequence[nn.Module], step: Retrain, task: Trainable, parts: Sequence[Any]
 ) -> Tensor:
     """The loss of the first model on its part of a batch, with the second, if any, as teacher."""
+    if step.loss == "features":
+        with torch.no_grad():
+            wanted = task.features(models[1], parts[1])
+        return feature_distillation(task.features(models[0], parts[0]), wanted)
     outputs = task.forward(models[0], parts[0], step.label_smoothing)
     loss: Tensor = outputs.loss.float()
     if len(models) == 1:

@@ -9,6 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autocomp.policy import Precision
+from autocomp.retrain.depthwise import FastDepthwise
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def precision(wanted: Precision, device: torch.device) -> Iterator[None]:
             yield
             return
         # the flash kernel's bf16 backward is many times slower than plain matrices on a CPU
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), FastDepthwise():
             yield
 
 

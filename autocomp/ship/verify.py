@@ -108,12 +108,14 @@ def verify(directory: Path | str, split: SplitName = RECORDED_SPLIT) -> Verifica
 
 
 def _latency(checkpoint: Checkpoint) -> dict[str, float]:
-    task, target, steps = checkpoint.task, checkpoint.config.target, checkpoint.config.steps
+    task, dense_task = checkpoint.task, checkpoint.dense_task
+    target, steps = checkpoint.config.target, checkpoint.config.steps
     raw = task.raw_inputs(RECORDED_SPLIT, TIMED_EXAMPLES)
     with tempfile.TemporaryDirectory() as folder:
-        dense = write_model(Path(folder), task, target, Compressed(task.build()), Policy())
+        dense_model = Compressed(dense_task.build())
+        dense = write_model(Path(folder), dense_task, target, dense_model, Policy())
         dense_run = load_target(target.kind).open(dense, threads=target.threads)
-        timed = latency(task, checkpoint.run, dense_run, raw, target, steps)
+        timed = latency((task, checkpoint.run), (dense_task, dense_run), raw, target, steps)
     return {
         "latency_ratio": timed.ratio,
         "latency_ms": timed.ratio * checkpoint.config.dense_latency_ms,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from autocomp.decisions import validate
+from autocomp.decisions import Decision, validate
 from autocomp.errors import PolicyError, SpaceError, nearest
 from autocomp.patterns import matching, unit_of
 from autocomp.policy import STEPS, Policy, Retrain, is_idle
@@ -27,6 +27,7 @@ class BoundSpace:
 
     items: tuple[Item, ...]
     depths: Mapping[str, int] = field(default_factory=dict)
+    image_size: int | None = None
 
     @cached_property
     def parameters(self) -> dict[str, Domain]:
@@ -90,8 +91,11 @@ class BoundSpace:
 
     def essence(self, policy: Policy) -> str:
         """The id of `policy` without the steps that change nothing: policies that do the same."""
-        steps = (step for step in policy.steps if not is_idle(step, self.depths))
+        steps = (step for step in policy.steps if not self._is_idle(step))
         return Policy.model_construct(steps=tuple(steps)).id
+
+    def _is_idle(self, step: Decision) -> bool:
+        return is_idle(step, self.depths, self.image_size)
 
     def ladder(self, count: int) -> list[dict[str, Any]]:
         """Parameter values of at most `count` uniform policies, the most telling first."""
@@ -111,13 +115,14 @@ def bind(
     space: SearchSpace,
     layers: Mapping[str, Sequence[str]],
     depths: Mapping[str, tuple[int, int]] | None = None,
+    image_size: int | None = None,
 ) -> BoundSpace:
     """`space` with one parameter for each unit of the model that a step's patterns mean.
 
     `layers` maps a kind of step to the names in this model that it can act on, `depths` a container
-    of layers to the fewest and the most of them that may be kept. `SpaceError` lists every pattern
-    and every module of a mapping that means none of them, with the nearest names, and every `keep`
-    outside these.
+    of layers to the fewest and the most of them that may be kept; its images are `image_size`
+    pixels a side. `SpaceError` lists every pattern and every module of a mapping that means none of
+    them, with the nearest names, and every `keep` outside these.
     """
     lines: list[str] = []
     items = tuple(_bound(item, layers, lines) for item in space.steps)
@@ -126,7 +131,8 @@ def bind(
             lines += _depth_problems(step, depths or {})
     if lines:
         raise SpaceError(*lines)
-    return BoundSpace(items, {name: most for name, (_, most) in (depths or {}).items()})
+    most = {name: most for name, (_, most) in (depths or {}).items()}
+    return BoundSpace(items, most, image_size)
 
 
 def _bound(item: Item, layers: Mapping[str, Sequence[str]], lines: list[str]) -> Item:

@@ -13,6 +13,7 @@ from autocomp.space.steps import Branch, Item, SearchStep
 STRONGER: dict[str, tuple[Literal["structure", "width"], Literal["up", "down"]]] = {
     "ratio": ("structure", "up"),
     "keep": ("structure", "down"),
+    "image_size": ("structure", "down"),
     "bits": ("width", "down"),
 }
 """Field -> the axis of the ladder it belongs to, and where on it a model gets smaller."""

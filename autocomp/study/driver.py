@@ -94,7 +94,7 @@ def bind_space(space: SearchSpace) -> BoundSpace:
     unmeasured = [one.metric for one in space.objectives if one.metric not in known]
     if unmeasured:
         raise SpaceError(*(unknown("objectives", name, known) for name in unmeasured))
-    return bind(space, compressible_layers(task), container_depths(task))
+    return bind(space, compressible_layers(task), container_depths(task), task.image_size)
 
 
 def _warn_of_worthless(space: SearchSpace, dense: Mapping[str, float]) -> None:

@@ -61,6 +61,16 @@ class Task(Protocol):
     def build(self) -> nn.Module:
         """The dense model with its initial weights; the same on every call."""
 
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of the images the model takes."""
+
+    def resized(self, image_size: int) -> Task:
+        """The same problem with images of another size; `build` gives a model that takes these."""
+
+    def resize_(self, model: nn.Module) -> None:
+        """Let a model that was built for images of another size take this task's."""
+
     def fingerprint(self) -> str:
         """A name for everything a trained dense model depends on, but for how it is trained."""
 
@@ -78,6 +88,9 @@ class Task(Protocol):
 
     def graphs(self, model: nn.Module) -> dict[str, Graph]:
         """The graphs to export, by name; `model` is in evaluation mode."""
+
+    def features(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What the model's first part makes of a batch (B, S, d), S places of a square grid."""
 
     def channel_graph(self, model: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """The part whose channels can be pruned, under the model's own names, and its inputs."""

@@ -26,12 +26,11 @@ from autocomp.files import write_json
 from autocomp.models.cnn_transformer import (
     CnnTransformer,
     CnnTransformerSettings,
-    DecoderGraph,
-    EncoderGraph,
     GridFeatures,
 )
 from autocomp.models.reshape import tensors
 from autocomp.tasks.base import Batch, Graph, Outputs, Run
+from autocomp.tasks.captioner_graphs import captioner_graphs
 from autocomp.tasks.decoding import Generation, generate
 from autocomp.tasks.dense import DenseSettings
 from autocomp.tasks.features import backbone_features
@@ -64,8 +63,16 @@ class CaptioningSettings(Decision):
 class Captioning:
     """A `Task` whose predictions are captions."""
 
-    def __init__(self, settings: CaptioningSettings, tokenizer: Tokenizer | None = None) -> None:
+    def __init__(
+        self,
+        settings: CaptioningSettings,
+        tokenizer: Tokenizer | None = None,
+        unresized: Captioning | None = None,
+        image_size: int | None = None,
+    ) -> None:
         self.settings = settings
+        self.image_size = image_size or settings.data.image_size
+        self._unresized = unresized
         self._splits: dict[str, CaptionSplit] = {}
         self._scorers: dict[tuple[str, int], CaptionScorer] = {}
         if tokenizer is not None:
@@ -78,13 +85,21 @@ class Captioning:
         tokenizer = Tokenizer.load(directory / TOKENIZER)
         return cls(settings.model_copy(update={"model": model}), tokenizer)
 
+    def resized(self, image_size: int) -> Captioning:
+        return Captioning(self.settings, self.tokenizer, self._unresized or self, image_size)
+
+    def resize_(self, model: nn.Module) -> None:
+        _captioner(model).encoder.resize_(self.image_size)
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         captions = [c for references in self.split("train").references for c in references]
         return Tokenizer.train(captions, self.settings.min_count)
 
     def split(self, name: SplitName) -> CaptionSplit:
-        if name not in self._splits:
+        if name not in self._splits and self._unresized is not None:
+            self._splits[name] = self._unresized.split(name).resized(self.image_size)
+        elif name not in self._splits:
             self._splits[name] = load_split(self.settings.data, name)
             for line in _left_out(self._splits[name]):
                 log.warning(line)
@@ -97,12 +112,15 @@ class Captioning:
         settings = self.settings
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
-            return CnnTransformer(
+            model = CnnTransformer(
                 settings.model,
                 vocabulary=len(self.tokenizer),
                 image_size=settings.data.image_size,
                 max_length=settings.generation.max_length + 1,
             )
+        if self._unresized is not None:
+            self.resize_(model)
+        return model
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(self._images_id.encode())
@@ -117,13 +135,12 @@ class Captioning:
     def training_batches(
         self, models: Sequence[nn.Module], batch_size: int, trainable: Collection[str], seed: int
     ) -> Iterator[tuple[Batch, ...]]:
-        split, tokens = self.split("train"), self._tokens
-        images = split.images
+        images, tokens = self.split("train").images, self._tokens
         trains_backbone = any(name.startswith(BACKBONE) for name in trainable)
         features = [
             None
             if index == 0 and trains_backbone
-            else backbone_features(_captioner(model), images, self._images_id, keep=index > 0)
+            else self._sized_for(model)._features(model, keep=index > 0)
             for index, model in enumerate(models)
         ]
         generator = np.random.default_rng(seed)
@@ -139,6 +156,18 @@ class Captioning:
                     else {"features": own[rows], "tokens": captions}
                     for own in features
                 )
+
+    def _sized_for(self, model: nn.Module) -> Captioning:
+        """This task with the images that `model` takes: a teacher's may be larger."""
+        size = _captioner(model).encoder.image_size
+        if size == self.image_size:
+            return self
+        dense = self._unresized or self
+        return dense if size == dense.image_size else self.resized(size)
+
+    def _features(self, model: nn.Module, keep: bool) -> Tensor:
+        images = self.split("train").images
+        return backbone_features(_captioner(model), images, self._images_id, keep)
 
     @cached_property
     def _images_id(self) -> str:
@@ -192,43 +221,17 @@ class Captioning:
         return Outputs(loss, logits, hidden)
 
     def graphs(self, model: nn.Module) -> dict[str, Graph]:
-        captioner = _captioner(model)
-        size = self.settings.data.image_size
-        images = torch.zeros(1, size, size, 3, dtype=torch.uint8)
-        names = [
-            f"{kind}_{index}"
-            for index in captioner.decoder.layers
-            for kind in ("cross_k", "cross_v", "self_k", "self_v")
-        ]
-        encoder = EncoderGraph(captioner)
-        with torch.no_grad():
-            state = dict(zip(names, encoder(images), strict=True))
-        # a trace through an empty cache would record its length as a constant
-        example = {
-            name: torch.cat([array, array.new_zeros(*array.shape[:2], 2, array.shape[3])], dim=2)
-            if name.startswith("self")
-            else array
-            for name, array in state.items()
-        }
-        axes = {name: {0: "batch", **({2: "past"} if "self" in name else {})} for name in names}
-        token = {"token": torch.full((1, 1), BOS), "position": torch.tensor([2])}
-        grown = tuple(name for name in names if name.startswith("self"))
-        return {
-            "encoder": Graph(
-                encoder, {"images": images}, tuple(names), {"images": {0: "batch"}, **axes}
-            ),
-            "decoder": Graph(
-                DecoderGraph(captioner),
-                {**token, **example},
-                ("logits", *(f"{name}_next" for name in grown)),
-                {"token": {0: "batch"}, "logits": {0: "batch"}, **axes}
-                | {f"{name}_next": {0: "batch", 2: "length"} for name in grown},
-                sequential=True,
-            ),
-        }
+        return captioner_graphs(_captioner(model), self.image_size)
+
+    def features(self, model: nn.Module, batch: Batch) -> Tensor:
+        encoder = _captioner(model).encoder
+        features = batch.get("features")
+        if features is None:
+            features = encoder.features(batch["images"])
+        return encoder.project(features.float())
 
     def channel_graph(self, model: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        size = self.settings.data.image_size
+        size = self.image_size
         return GridFeatures(_captioner(model)), (torch.zeros(2, size, size, 3),)
 
     def size(self, split: SplitName) -> int:
@@ -242,7 +245,7 @@ class Captioning:
         return [images.jpeg(index) for index in range(min(count, len(images.names)))]
 
     def read(self, raw: bytes) -> np.ndarray:
-        return read_image(raw, self.settings.data.image_size)[None]
+        return read_image(raw, self.image_size)[None]
 
     def predict(self, run: Run, inputs: np.ndarray, steps: int | None = None) -> list[str]:
         ids = generate(run, inputs, self.settings.generation, steps)
@@ -274,7 +277,7 @@ class Captioning:
     def write_assets(self, directory: Path) -> list[str]:
         self.tokenizer.save(directory / TOKENIZER)
         preprocessing = {
-            "image_size": self.settings.data.image_size,
+            "image_size": self.image_size,
             "resize": "bicubic, whole image to a square",
             "colour": "RGB, uint8, (batch, height, width, 3); the encoder normalises",
             "generation": self.settings.generation.model_dump(),

@@ -9,6 +9,7 @@ from torch import nn
 from autocomp.checkpoint.packing import (
     StoredTensor,
     describe,
+    halved,
     pack,
     pack_codes,
     unpack,
@@ -144,3 +145,17 @@ def test_codes_of_anything_but_a_matrix_are_refused():
 def test_a_negative_length_is_refused():
     with pytest.raises(ValueError, match="greater than or equal to 0"):
         StoredTensor(shape=(-1, 3))
+
+
+def test_half_precision_takes_two_bytes_a_weight_and_comes_back():
+    module = nn.Linear(6, 5)
+    module.weight.data = module.weight.data.half().float()
+    compressed = Compressed(module, halved={"weight"})
+    packed, stored = pack(compressed), describe(compressed)
+    assert packed["weight"].dtype == torch.float16
+    assert packed["bias"].dtype == torch.float32
+    assert halved(stored) == {"weight"}
+    values, quantized = unpack(packed, stored)
+    assert quantized == {}
+    assert values["weight"].dtype == torch.float32
+    assert torch.equal(values["weight"], module.weight)

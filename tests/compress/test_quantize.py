@@ -114,3 +114,24 @@ def test_a_convolution_without_a_kernel_for_its_bits_says_so(compressed: Compres
     assert compressed.quantized["conv.weight"].format.bits == 8
     assert compressed.quantized["up.weight"].format.bits == 4
     assert not Compressed(compressed.module).rounds_activations
+
+
+def test_half_the_bits_are_fp16_numbers(compressed: Compressed) -> None:
+    before = {name: one.detach().clone() for name, one in compressed.module.named_parameters()}
+    quantize_(compressed, Quantize(layers="up", bits=8))
+    assert quantize_(compressed, Quantize(layers="**", exclude="down", bits=16)) == []
+    assert compressed.halved == {"embedding.weight", "conv.weight", "up.weight"}
+    assert compressed.quantized == {}
+    for name in ("embedding.weight", "conv.weight"):
+        after = compressed.module.get_parameter(name)
+        assert torch.equal(after, before[name].half().float())
+    assert torch.equal(compressed.module.down.weight, before["down.weight"])
+    quantize_(compressed, Quantize(layers="up", bits=4))
+    assert "up.weight" not in compressed.halved
+
+
+def test_what_fp16_cannot_hold_is_its_largest_number(compressed: Compressed) -> None:
+    with torch.no_grad():
+        compressed.module.up.weight[0, 0] = -1e6
+    quantize_(compressed, Quantize(layers="up", bits=16))
+    assert compressed.module.up.weight[0, 0].item() == -torch.finfo(torch.float16).max

@@ -178,3 +178,11 @@ def test_real_captions_keep_their_commas_and_have_words(real_flickr8k: Path) -> 
     assert "A person on a bike wearing a red helmet , riding down a street ." in lines
     assert not any(line.startswith('"') and line.endswith(',"') for line in lines)
     assert len(Tokenizer.train(lines, min_count=5)) > 2_000
+
+
+def test_a_resized_split_is_the_files_read_at_that_size(kaggle: Path) -> None:
+    split = load_split(settings(kaggle), "train")
+    small = split.resized(12)
+    assert small.images.shape == (len(split), 12, 12, 3)
+    assert np.array_equal(small.images[0], read_image(small.jpeg(0), 12))
+    assert (small.names, small.references) == (split.names, split.references)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from autocomp.data.captions import SPLITS, load_split
+from autocomp.data.images import read_image
 from autocomp.data.scene_drawing import COLOURS, JITTER, draw
 from autocomp.data.scene_layout import COLOURS as NAMED_COLOURS
 from autocomp.data.scene_layout import LAYOUTS, PATTERNS, SHAPES, Scene, Thing
@@ -123,3 +124,11 @@ def test_edges_are_smooth() -> None:
     scene = Scene("alone", "row", False, (thing,), None, "white", "plain")
     levels = np.unique(draw(scene, 64)[:, :, 0] // 32)
     assert len(levels) > 4
+
+
+def test_a_resized_split_is_the_same_pictures_with_fewer_pixels() -> None:
+    split = load_split(ScenesSettings(train=3, dev=2, test=1), "train")
+    small = split.resized(20)
+    assert small.images.shape == (3, 20, 20, 3)
+    for index in range(3):
+        assert np.array_equal(small.images[index], read_image(split.jpeg(index), 20))

@@ -122,7 +122,7 @@ def test_settings_that_make_no_model_say_why(change: dict[str, Any], message: st
     [
         ("test_vit", 160, "task.model.backbone: must compute features (1, C, h, w)"),
         ("swin_tiny_patch4_window7_224", 224, "must compute features (1, C, h, w) of an image"),
-        ("alexnet", 32, "task.data.image_size: must be one the backbone takes, but 32 pixels"),
+        ("alexnet", 32, "image_size: must be one the backbone takes, but 32 pixels"),
     ],
     ids=["no grid", "channels last", "too small"],
 )

@@ -57,17 +57,22 @@ def test_steps_with_a_cache_equal_the_whole_caption() -> None:
 
 
 def test_positions_are_sines_and_cosines() -> None:
-    table = positions(10, 8)
+    table = positions(torch.arange(10), 8)
     assert table.shape == (10, 8)
     assert table[3, 0].item() == pytest.approx(math.sin(3))
     assert table[3, 1].item() == pytest.approx(math.cos(3))
     assert table[3, 4].item() == pytest.approx(math.sin(3 / 10_000 ** (4 / 8)))
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (5, 4)])
-def test_every_cell_of_the_grid_has_its_own_position(height: int, width: int) -> None:
-    table = grid_positions(height, width, 16)
-    assert table.shape == (height * width, 16)
-    assert len(torch.unique(table, dim=0)) == height * width
-    same_row = table.view(height, width, 16)[:, :, :8]
+@pytest.mark.parametrize(("cells", "over"), [(1, None), (3, 3), (5, 4), (4, 5)])
+def test_every_cell_of_the_grid_has_its_own_position(cells: int, over: int | None) -> None:
+    table = grid_positions(cells, 16, over)
+    assert table.shape == (cells**2, 16)
+    assert len(torch.unique(table, dim=0)) == cells**2
+    same_row = table.view(cells, cells, 16)[:, :, :8]
     torch.testing.assert_close(same_row, same_row[:, :1].expand_as(same_row))
+
+
+def test_a_coarser_grid_lies_over_the_same_picture() -> None:
+    # the middle of the picture is the middle cell of 3 and, of 1, the only one
+    torch.testing.assert_close(grid_positions(1, 16, over=3)[0], grid_positions(3, 16)[4])

@@ -165,7 +165,7 @@ def test_distillation_pulls_towards_the_teacher(
 def test_a_teacher_is_needed_and_runs_in_evaluation_mode(
     task: Captioning, model: CnnTransformer
 ) -> None:
-    with pytest.raises(UserError, match=r"retrain\.distill: must be 0 where there is no dense"):
+    with pytest.raises(UserError, match=r"retrain: must learn from the data alone .* distill 0\.5"):
         retrain_(model, step(distill=0.5), task)
     teacher = tiny_captioner(task).train()
     before = weights(teacher)
@@ -236,3 +236,21 @@ def test_names_are_parameters_and_a_shared_one_has_one(model: CnnTransformer) ->
     assert "decoder.head.weight" not in names
     with pytest.raises(PolicyError, match=r"retrain\.train: must match a parameter, but \['x'\]"):
         trainable_names(model, step(train="x"))
+
+
+def test_features_are_learnt_from_the_teacher_alone(
+    task: Captioning, model: CnnTransformer
+) -> None:
+    teacher = tiny_captioner(task)
+    model.encoder.projection.reset_parameters()
+    before = weights(model)
+    losses: list[float] = []
+    retrain_(
+        model,
+        step(loss="features", steps=30, train="encoder"),
+        task,
+        teacher,
+        on_step=lambda done, total, loss: losses.append(loss),
+    )
+    assert losses[-1] < losses[0] / 2
+    assert all(name.startswith("encoder.") for name in changed(before, model))

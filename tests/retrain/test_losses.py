@@ -7,7 +7,11 @@ import math
 import pytest
 import torch
 
-from autocomp.retrain.losses import hidden_distillation, logit_distillation
+from autocomp.retrain.losses import (
+    feature_distillation,
+    hidden_distillation,
+    logit_distillation,
+)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 8.0])
@@ -46,3 +50,20 @@ def test_a_state_of_another_shape_is_left_out() -> None:
     teacher = {"a": torch.zeros(2, 3), "b": torch.zeros(2, 3)}
     assert hidden_distillation(student, teacher).item() == 1
     assert hidden_distillation({}, teacher).item() == 0
+
+
+def test_features_cost_their_error_in_variances_of_the_teacher() -> None:
+    teacher = torch.randn(4, 9, 5, generator=torch.Generator().manual_seed(0))
+    assert feature_distillation(teacher, teacher).item() == 0
+    variance = teacher.var(dim=(0, 1)).mean().item()
+    assert feature_distillation(teacher + 2, teacher).item() == pytest.approx(4 / variance)
+    larger = feature_distillation(10 * (teacher + 2), 10 * teacher).item()
+    assert larger == pytest.approx(4 / variance, rel=1e-4)
+
+
+def test_a_larger_grid_of_features_is_resampled() -> None:
+    teacher = torch.arange(3.0).repeat_interleave(3).view(1, 9, 1)  # rows 0, 1, 2
+    student = torch.tensor([0.3, 0.3, 1.7, 1.7]).view(1, 4, 1)
+    coarse = feature_distillation(student, teacher).item() * teacher.var(dim=(0, 1)).item()
+    assert coarse < 0.05
+    assert feature_distillation(student.flip(1), teacher).item() > 1

@@ -93,7 +93,7 @@ def _whole(low: int, high: int) -> st.SearchStrategy[Any]:
 
 _lr = st.sampled_from([1e-4, {"log_uniform": [1e-5, 1e-3]}, {"choice": [1e-4, 1e-3]}])
 _ratio = _uniform(0, 0.95)
-_bits = _choices([4, 8, 32])
+_bits = _choices([4, 8, 16, 32])
 _per = st.sampled_from(["layer", "block", "stage", "pattern"])
 
 
@@ -117,6 +117,7 @@ prune_steps = st.one_of(
         | {"keep": _whole(0, 6)},
         optional={"select": _choices(["uniform", "first", "last"])},
     ),
+    st.fixed_dictionaries({"kind": st.just("resize"), "image_size": _whole(16, 320)}),
 )
 retrain_steps = st.fixed_dictionaries(
     {"kind": st.just("retrain"), "steps": _whole(0, 3000)},
@@ -151,4 +152,4 @@ def document(*steps: Any, **sections: Any) -> dict[str, Any]:
 
 documents = st.builds(lambda steps: document(*steps), step_lists)
 
-assert set(LAYERS) == set(STEPS)
+assert {*LAYERS, "resize"} == set(STEPS)

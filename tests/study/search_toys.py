@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from autocomp.policy import Policy, Quantize, Retrain, value_for
+from autocomp.fields import value_for
+from autocomp.policy import Policy, Quantize, Retrain
 from autocomp.results import TrialResult
 from autocomp.space.binding import BoundSpace, bind
 from autocomp.space.space import SearchSpace

@@ -229,3 +229,23 @@ def test_capabilities_are_what_lowering_does() -> None:
     assert known["embedding"][8] == "GatherBlockQuantized"
     assert known["convolution"][8] == "QLinearConv"
     assert set(target.versions()) == {"onnx", "onnxruntime"}
+
+
+def test_half_precision_is_stored_in_two_bytes_and_computed_in_single(
+    tmp_path: Path, random: np.random.Generator
+) -> None:
+    module = Mlp().eval()
+    dense = target.lower({"mlp": mlp_graph(module, (3,))}, Compressed(module), tmp_path / "dense")
+    names = {name for name, one in module.named_parameters() if one.ndim == 2}
+    with torch.no_grad():
+        for name in names:
+            module.get_parameter(name).copy_(module.get_parameter(name).half())
+    compressed = Compressed(module, halved=names)
+    artifact = target.lower({"mlp": mlp_graph(module, (3,))}, compressed, tmp_path / "half")
+    x = random.standard_normal((3, 40), np.float32)
+    (wanted,) = in_torch(module, x)
+    assert relative_error(target.open(artifact)("mlp", x=x)["y"], wanted) < EXACT
+    types = {one.data_type for one in graph_of(artifact).initializer if len(one.dims) == 2}
+    assert types == {onnx.TensorProto.FLOAT16}
+    saved = sum(2 * module.get_parameter(name).numel() for name in names) / 1e6
+    assert dense.size_mb - artifact.size_mb == pytest.approx(saved, abs=1e-3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import onnx
@@ -93,6 +93,21 @@ def remove_unused(graph: onnx.GraphProto) -> None:
     tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
     del graph.initializer[:]
     graph.initializer.extend(tensors)
+
+
+def store_halved(graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Store the named tensors as fp16; ONNX Runtime widens them once, when it loads the file."""
+    nodes = []
+    for tensor in list(graph.initializer):
+        if tensor.name in names:
+            half = numpy_helper.to_array(tensor).astype(np.float16)
+            source = store(graph, f"{tensor.name}.half", half)
+            nodes.append(helper.make_node("Cast", [source], [tensor.name], to=TensorProto.FLOAT))
+    widened = {node.output[0] for node in nodes}
+    kept = [tensor for tensor in graph.initializer if tensor.name not in widened]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    set_nodes(graph, [*nodes, *graph.node])
 
 
 def merge_equal(graph: onnx.GraphProto) -> None:

@@ -15,7 +15,7 @@ from autocomp.errors import CheckpointError, unknown
 from autocomp.files import write_bytes
 from autocomp.targets.base import Artifact, Capabilities, Drive, ExportableGraph, Run
 from autocomp.targets.onnxruntime.calibrate import calibrate
-from autocomp.targets.onnxruntime.edit import merge_equal
+from autocomp.targets.onnxruntime.edit import merge_equal, store_halved
 from autocomp.targets.onnxruntime.export import export
 from autocomp.targets.onnxruntime.lowbit import INT8_ACTIVATIONS, KERNEL_BITS, pack_weights
 from autocomp.targets.onnxruntime.session import open_session
@@ -47,6 +47,7 @@ def lower(
             quantize_convolutions(model, compressed.quantized, compressed.ranges[name].numpy())
         lines = pack_weights(model, compressed.quantized, accuracy_level)
         skipped.extend(f"{name}: {line}" for line in lines)
+        store_halved(model.graph, compressed.halved)
         merge_equal(model.graph)
         write_bytes(directory / f"{name}.onnx", model.SerializeToString())
     return Artifact(directory, {name: f"{name}.onnx" for name in graphs}, skipped=tuple(skipped))
