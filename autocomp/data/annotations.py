@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from autocomp.data.photos import Photo
 from autocomp.data.split import SplitName
-from autocomp.data.tokenizer import split_words
+from autocomp.data.tokenizer import WORD
 from autocomp.errors import DataError
 
 LARGEST_BYTES = 10**9  # seven times dataset_coco.json; more would fill the memory
@@ -119,7 +119,7 @@ def _usable(captions: Iterable[tuple[int | None, Any]]) -> tuple[tuple[str, ...]
     for key, text in captions:
         if not isinstance(text, str):
             faults["not text"] += 1
-        elif not split_words(text):
+        elif not WORD.search(text):
             faults["without a word"] += 1
         elif key in seen:
             faults["listed again"] += 1
