@@ -72,18 +72,20 @@ def read_annotations(file: Path, form: type[Annotations], hint: str) -> Annotati
 def _problem(failure: ValidationError, hint: str) -> str:
     """The first problem on one short line; a file of another kind has one at every entry."""
     first = failure.errors(include_url=False)[0]
-    if first["type"] == "json_invalid":
+    kind, message = first["type"], first["msg"]
+    if kind == "json_invalid":
         return f"must be valid JSON, but {first['ctx']['error']}"
+    if kind == "value_error":
+        rule = message.removeprefix("Value error, ")
+    elif kind == "missing":
+        rule = "must be given, but is missing"
+    else:
+        must = re.sub(r"^\w+ should", "must", message)
+        rule = f"{must}, but got {reprlib.repr(first['input'])}"
+    others = f"; and {more} more" if (more := failure.error_count() - 1) else ""
+    advice = f" ({hint})" if kind in ("missing", "model_type") else ""
     place = ".".join(map(str, first["loc"]))
-    rule = re.sub(r"^(Value error, must|\w+ should)", "must", first["msg"])
-    line = f"{place}: {rule}".removeprefix(": ")
-    if first["type"] == "missing":
-        line = f"{place}: must be given, but is missing"
-    elif first["type"] != "value_error":
-        line += f", but got {reprlib.repr(first['input'])}"
-    more = failure.error_count() - 1
-    line += f"; and {more} more problems" if more else ""
-    return line if first["type"] == "value_error" else f"{line} ({hint})"
+    return f"{place}: {rule}{others}{advice}".removeprefix(": ")
 
 
 def photos_of(

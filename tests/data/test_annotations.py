@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from autocomp.data.images import read_image
 from autocomp.errors import DataError
 
 Write = Callable[..., Source]
+UNREADABLE = Path("/proc/self/mem")  # a file to all appearance, even for root
 
 
 @pytest.fixture(params=WRITERS)
@@ -44,6 +44,16 @@ def failure_of(source: Source, split: Any = "train") -> str:
     assert "\n" not in message
     assert len(message) < 1_000
     return message
+
+
+def rename(source: Source, name: str) -> None:
+    """Give the second listed image another name in the file."""
+
+    def change(content: Any) -> None:
+        image = content["images"][1]
+        image["file_name" if "file_name" in image else "filename"] = name
+
+    source.edit(change)
 
 
 def test_every_image_is_in_one_split_with_its_captions(source: Source) -> None:
@@ -143,11 +153,7 @@ def test_an_image_listed_twice_counts_once(source: Source) -> None:
     ids=["up", "root", "inside up", "back up", "drive", "share", "nul", "line"],
 )
 def test_a_path_out_of_the_image_folder_is_refused(source: Source, name: str) -> None:
-    def change(content: Any) -> None:
-        image = content["images"][1]
-        image["file_name" if "file_name" in image else "filename"] = name
-
-    source.edit(change)
+    rename(source, name)
     message = failure_of(source)
     assert "images.1.file" in message
     assert f"must be a path inside the image folder, but got {name!r}" in message
@@ -155,14 +161,15 @@ def test_a_path_out_of_the_image_folder_is_refused(source: Source, name: str) ->
 
 @pytest.mark.parametrize("name", ["é" * 200, "x" * 300, "", ".", "no/such/folder.jpg", "\u2028"])
 def test_an_odd_name_is_no_such_file(source: Source, name: str) -> None:
-    def change(content: Any) -> None:
-        image = content["images"][1]
-        image["file_name" if "file_name" in image else "filename"] = name
-
-    source.edit(change)
+    rename(source, name)
     assert "1 of 3 are: " in failure_of(source)
     (line,) = load_split(source.allowing(0.5), "train").skipped
     assert line.endswith(": no such file")
+
+
+def test_an_endless_name_is_refused(source: Source) -> None:
+    rename(source, "x" * 2_000)
+    assert "name: must have at most 1000 characters, but got 'xxx" in failure_of(source)
 
 
 def test_images_of_every_kind_are_read(write: Write) -> None:
@@ -209,7 +216,7 @@ BROKEN: dict[str, tuple[Callable[[Source], None], str]] = {
     "mapping": (overwrite(b'{"images": {}, "annotations": []}'), "images: must be a valid array"),
     "numbers": (
         overwrite(b'{"images": [1, 2], "annotations": []}'),
-        "images.0: must be an object, but got 1; and 1 more problem",
+        "images.0: must be an object, but got 1; and 1 more (",
     ),
     "huge": (enlarge, "must have at most 1,000,000,000 bytes, but has 1,000,000,001"),
     "no images": (
@@ -227,10 +234,11 @@ def test_a_broken_file_is_one_clear_line(source: Source, case: str) -> None:
     assert source.file.name in failure_of(source) or "split" in message
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read any file")
-def test_a_forbidden_file_is_explained(source: Source) -> None:
-    source.file.chmod(0)
-    assert "must be a file that can be read, but Permission denied" in failure_of(source)
+@pytest.mark.skipif(not UNREADABLE.is_file(), reason=f"no {UNREADABLE}: it is Linux's")
+def test_an_unreadable_file_is_explained(source: Source) -> None:
+    source.file.unlink()
+    source.file.symlink_to(UNREADABLE)
+    assert "must be a file that can be read, but Input/output error" in failure_of(source)
 
 
 def test_a_byte_order_mark_is_passed_over(source: Source) -> None:
@@ -275,7 +283,7 @@ def loads_or_explains(source: Source) -> None:
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data(), value=VALUES)
 def test_any_value_anywhere_loads_or_is_explained(write: Write, data: Any, value: Any) -> None:
@@ -296,7 +304,7 @@ def test_any_value_anywhere_loads_or_is_explained(write: Write, data: Any, value
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data(), byte=st.integers(0, 255))
 def test_a_wrong_byte_anywhere_loads_or_is_explained(write: Write, data: Any, byte: int) -> None:
