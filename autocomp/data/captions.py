@@ -7,7 +7,9 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from autocomp.data.coco_captions import CocoCaptionsSettings, load_coco_captions
 from autocomp.data.flickr8k import Flickr8kSettings, load_flickr8k
+from autocomp.data.karpathy import KarpathySettings, load_karpathy
 from autocomp.data.scenes import ScenesSettings, load_scenes
 from autocomp.data.split import SPLITS, CaptionSplit, SplitName
 from autocomp.decisions import Decision, problems
@@ -32,7 +34,9 @@ class Dataset(NamedTuple):
 
 
 DATASETS: dict[str, Dataset] = {
+    "coco_captions": Dataset(CocoCaptionsSettings, load_coco_captions),
     "flickr8k": Dataset(Flickr8kSettings, load_flickr8k),
+    "karpathy": Dataset(KarpathySettings, load_karpathy),
     "scenes": Dataset(ScenesSettings, load_scenes),
 }
 
@@ -54,12 +58,15 @@ def _choose(value: Any) -> Any:
 
 
 DataSettings = Annotated[
-    Annotated[Flickr8kSettings | ScenesSettings, Field(discriminator="kind")],
+    Annotated[
+        CocoCaptionsSettings | Flickr8kSettings | KarpathySettings | ScenesSettings,
+        Field(discriminator="kind"),
+    ],
     BeforeValidator(_choose),
 ]
 
 
-def load_split(settings: Flickr8kSettings | ScenesSettings, split: SplitName) -> CaptionSplit:
+def load_split(settings: DataSettings, split: SplitName) -> CaptionSplit:
     """One split of the data; no other is read. `DataError` says what is missing or damaged."""
     if split not in SPLITS:
         raise DataError(unknown("split", split, SPLITS))

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from autocomp.data.images import check_share, load_files
+from autocomp.data.photos import Photo, first_of, given_folder, is_folder, load_photos
 from autocomp.data.split import CaptionSplit, SplitName
 from autocomp.decisions import Decision
 from autocomp.errors import DataError
-from autocomp.files import resolve_path
 
 IMAGE_FOLDERS = ("Images", "Flicker8k_Dataset", "Flickr8k_Dataset")
 CAPTION_FILES = ("captions.txt", "Flickr8k.token.txt")
@@ -44,34 +42,20 @@ class Flickr8kSettings(Decision):
 
 def load_flickr8k(settings: Flickr8kSettings, split: SplitName) -> CaptionSplit:
     """The images that the split's official list names, in its order, with their captions."""
-    root = _root(settings.root)
-    images = _first(root, IMAGE_FOLDERS, "an image folder", Path.is_dir)
+    root = given_folder(settings.root, "task.data.root", "Flickr8k")
+    images = first_of(root, IMAGE_FOLDERS, "an image folder", is_folder)
     listed = _listed(root, split)
     captions = read_captions(_captions_file(root, settings.captions_file))
-    references = {name: tuple(filter(None, captions.get(name, ()))) for name in listed}
-
-    skipped = [
-        f"{name}: {'no such file' if references[name] else 'has no caption'}"
-        for name in listed
-        if not references[name] or not (images / name).is_file()
-    ]
-    usable = [name for name in listed if references[name] and (images / name).is_file()]
+    photos = [_photo(name, images, captions.get(name, ())) for name in listed]
     where = f"{root}, {split} split"
-    check_share(where, skipped, len(listed), settings.max_unreadable)
-    stack = load_files([images / name for name in usable], settings.image_size)
-    skipped += [f"{usable[index]}: {reason}" for index, reason in stack.unreadable.items()]
-    check_share(where, skipped, len(listed), settings.max_unreadable)
+    return load_photos(split, photos, where, settings.image_size, settings.max_unreadable)
 
-    names = tuple(name for index, name in enumerate(usable) if index not in stack.unreadable)
-    skipped += [f"{name}: one caption is empty" for name in names if "" in captions[name]]
-    return CaptionSplit(
-        name=split,
-        images=stack.images,
-        names=names,
-        references=tuple(references[name] for name in names),
-        skipped=tuple(skipped),
-        files=tuple(images / name for name in names),
-    )
+
+def _photo(name: str, images: Path, captions: tuple[str, ...]) -> Photo:
+    references = tuple(filter(None, captions))
+    has_empty = 0 < len(references) < len(captions)
+    remarks = ("one caption is empty",) if has_empty else ()
+    return Photo(name, images / name, references, remarks)
 
 
 def read_captions(file: Path) -> dict[str, tuple[str, ...]]:
@@ -123,21 +107,14 @@ def _token_pairs(file: Path, text: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _root(given: str) -> Path:
-    root = resolve_path(given, "task.data.root", DataError)
-    if not root.is_dir():
-        raise DataError(f"task.data.root: must be the folder of Flickr8k, but there is no {root}")
-    return root
-
-
 def _captions_file(root: Path, named: str | None) -> Path:
     names = CAPTION_FILES if named is None else (named,)
-    return _first(root, _text_paths(*names), "a captions file", Path.is_file)
+    return first_of(root, _text_paths(*names), "a captions file")
 
 
 def _listed(root: Path, split: SplitName) -> list[str]:
     paths = _text_paths(f"Flickr_8k.{split}Images.txt")
-    file = _first(root, paths, f"the official list of the {split} split", Path.is_file)
+    file = first_of(root, paths, f"the official list of the {split} split")
     names = [line.strip() for line in _read_text(file).splitlines() if line.strip()]
     if not names:
         raise DataError(f"{file}: must name at least one image, but is empty")
@@ -149,13 +126,6 @@ def _listed(root: Path, split: SplitName) -> list[str]:
 
 def _text_paths(*names: str) -> tuple[str, ...]:
     return tuple(str(Path(folder, name)) for folder in TEXT_FOLDERS for name in names)
-
-
-def _first(root: Path, names: tuple[str, ...], what: str, exists: Callable[[Path], bool]) -> Path:
-    for name in names:
-        if exists(root / name):
-            return root / name
-    raise DataError(f"{root}: must hold {what}, but there is no {' or '.join(names)}")
 
 
 def _read_text(file: Path) -> str:

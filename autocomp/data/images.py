@@ -24,7 +24,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from autocomp.errors import DataError
 from autocomp.files import cache_dir, write_folder, write_json
 
-SHOWN = 3  # how many of the offending images an error names
+LARGEST_BYTES = 2**28  # of an image file, which is read whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +92,15 @@ def load_files(files: Sequence[Path], size: int) -> ImageStack:
     return cached_stack(key, len(files), size, lambda index: _read_file(files[index], size))
 
 
-def _read_file(file: Path, size: int) -> np.ndarray:
+def _read_file(file: Path, side: int) -> np.ndarray:
     try:
+        size = file.stat().st_size
+        if size > LARGEST_BYTES:
+            raise DataError(f"must have at most {LARGEST_BYTES:,} bytes, but has {size:,}")
         data = file.read_bytes()
     except OSError as failure:
         raise DataError(f"must be readable, but {failure.strerror or failure}") from None
-    return read_image(data, size)
+    return read_image(data, side)
 
 
 def cached_stack(key: Any, count: int, size: int, read: Callable[[int], np.ndarray]) -> ImageStack:
@@ -157,14 +160,3 @@ def _open(folder: Path) -> ImageStack | None:
         return ImageStack(images, {int(index): str(reason) for index, reason in reasons.items()})
     except (OSError, ValueError, AttributeError):
         return None
-
-
-def check_share(where: str, skipped: Sequence[str], total: int, max_unreadable: float) -> None:
-    """Raise `DataError`, with counts and names, if more than this share of images is unusable."""
-    if len(skipped) <= max_unreadable * total:
-        return
-    more = f"; and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
-    raise DataError(
-        f"{where}: at most {max_unreadable:.3g} of the images may be unusable (max_unreadable), "
-        f"but {len(skipped)} of {total} are: {'; '.join(skipped[:SHOWN])}{more}"
-    )

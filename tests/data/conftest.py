@@ -16,13 +16,22 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def real(name: str) -> Path:
+    beside = Path(__file__).parents[2].parent / "shared" / "data"
+    root = Path(os.environ.get("AUTOCOMP_DATA", beside)) / name
+    if not root.is_dir():
+        pytest.skip(f"no {root}: set AUTOCOMP_DATA to the folder that holds {name}")
+    return root
+
+
 @pytest.fixture(scope="session")
 def real_flickr8k() -> Path:
-    beside = Path(__file__).parents[2].parent / "shared" / "data"
-    root = Path(os.environ.get("AUTOCOMP_DATA", beside)) / "flickr8k"
-    if not root.is_dir():
-        pytest.skip(f"no {root}: set AUTOCOMP_DATA to the folder that holds flickr8k")
-    return root
+    return real("flickr8k")
+
+
+@pytest.fixture(scope="session")
+def real_coco_captions() -> Path:
+    return real("coco_captions")
 
 
 @pytest.fixture(params=LAYOUTS)

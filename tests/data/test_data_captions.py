@@ -23,8 +23,10 @@ class Holder(Decision):
 
 def test_settings_are_chosen_by_kind() -> None:
     for kind, dataset in DATASETS.items():
-        root = {"root": "x"} if kind == "flickr8k" else {}
-        held = validate(Holder, {"data": {"kind": kind, **root}}, "task", SpaceError)
+        places = {
+            name: "x" for name, one in dataset.settings.model_fields.items() if one.is_required()
+        }
+        held = validate(Holder, {"data": {"kind": kind, **places}}, "task", SpaceError)
         assert type(held.data) is dataset.settings
         assert Holder.model_validate(held.model_dump()) == held
 
@@ -39,15 +41,19 @@ def test_the_schema_lists_every_kind() -> None:
     [
         (
             {"kind": "flickr"},
-            "task.data.kind: must be one of flickr8k, scenes, but got 'flickr'; did you",
+            "task.data.kind: must be one of coco_captions, flickr8k, karpathy, scenes, "
+            "but got 'flickr'; did you mean 'flickr8k'?",
         ),
-        ({}, "task.data.kind: must be given, one of flickr8k, scenes"),
+        ({}, "task.data.kind: must be given, one of coco_captions, flickr8k"),
         ("scenes", "task.data: must be a mapping with a kind, but got 'scenes'"),
         ({"kind": "scenes", "trian": 3}, "task.data: unknown key 'trian'; did you mean 'train'?"),
-        ({"kind": ["scenes"]}, "task.data.kind: must be one of flickr8k, scenes, but got \"['sc"),
+        ({"kind": ["scenes"]}, "scenes, but got \"['scenes']\""),
         ({"kind": "flickr8k"}, "task.data.root: must be given, but is missing"),
+        ({"kind": "coco"}, "but got 'coco'; did you mean 'coco_captions'?"),
+        ({"kind": "coco_captions", "root": "x", "year": 2015}, "year: must be 2014 or 2017, but"),
+        ({"kind": "karpathy", "images": "x"}, "task.data.annotations: must be given, but is mis"),
     ],
-    ids=["unknown", "none", "text", "key", "list", "root"],
+    ids=["unknown", "none", "text", "key", "list", "root", "coco", "year", "annotations"],
 )
 def test_wrong_settings_are_explained(value: Any, message: str) -> None:
     with pytest.raises(SpaceError) as failure:

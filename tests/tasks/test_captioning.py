@@ -243,7 +243,7 @@ def test_a_task_is_restored_without_data_or_weights(task: Captioning, tmp_path: 
         ({"dense": {"checkpoint": "a", "stages": [{"kind": "retrain", "steps": 1}]}}, "either"),
         ({"dense": {"step": 5}}, "did you mean 'steps'"),
         ({"generation": {"beams": 3}}, "task.generation: unknown key 'beams'; did you mean 'beam'"),
-        ({"data": {"kind": "coco"}}, "task.data.kind: must be one of flickr8k, scenes"),
+        ({"data": {"kind": "coco"}}, "task.data.kind: must be one of coco_captions, flickr8k"),
     ],
     ids=["no steps", "two sources", "step", "beams", "coco"],
 )
