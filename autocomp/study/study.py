@@ -222,6 +222,9 @@ class Study:
         """Without a retrain step the control is the dense model: its result holds for both."""
         reason = "the space has no retrain step: the control is the dense model"
         dense = self.results[DENSE_TRIAL]
+        predictions = self._store.read_predictions(DENSE_TRIAL)
+        if predictions is not None:
+            self._store.write_predictions(CONTROL_TRIAL, predictions)
         self._record(dense.model_copy(update={"number": CONTROL_TRIAL, "reason": reason}))
 
     def record(self, result: TrialResult) -> None:
@@ -258,6 +261,8 @@ class Study:
         return result.model_copy(update=known)
 
     def _record(self, result: TrialResult) -> None:
+        if result.status != "complete":  # it may have predicted before it failed, or was killed
+            self._store.drop_predictions(result.number)
         self._store.write_result(result)
         self.results[result.number] = result
         self._tell(result)

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -234,6 +235,9 @@ class Captioning:
     def size(self, split: SplitName) -> int:
         return len(self.split(split).names)
 
+    def names(self, split: SplitName) -> tuple[str, ...]:
+        return self.split(split).names
+
     def inputs(self, split: SplitName, start: int, stop: int) -> np.ndarray:
         return np.array(self.split(split).images[start:stop])
 
@@ -249,15 +253,23 @@ class Captioning:
         return [self.tokenizer.decode(row) for row in ids]
 
     def metrics(self, predictions: Sequence[str], split: SplitName) -> dict[str, float]:
-        key = (split, len(predictions))
-        if key not in self._scorers:
-            references = self.split(split).references[: len(predictions)]
-            self._scorers[key] = CaptionScorer(references, self.settings.meteor)
-        scores = self._scorers[key].score(predictions)
+        scores = self._scorer(split, len(predictions)).score(predictions)
         # eos is a step of the decoder too, unless the caption was cut off before it
         longest = self.settings.generation.max_length
         tokens = [min(len(prediction.split()) + 1, longest) for prediction in predictions]
         return {**scores, "mean_tokens": float(np.mean(tokens))}
+
+    def per_example(
+        self, predictions: Sequence[str], split: SplitName
+    ) -> dict[str, NDArray[np.float64]]:
+        return self._scorer(split, len(predictions)).per_image(predictions)
+
+    def _scorer(self, split: SplitName, count: int) -> CaptionScorer:
+        """The scorer of a split's first `count` images; its references are counted once."""
+        if (split, count) not in self._scorers:
+            references = self.split(split).references[:count]
+            self._scorers[split, count] = CaptionScorer(references, self.settings.meteor)
+        return self._scorers[split, count]
 
     def metric_names(self) -> tuple[str, ...]:
         has_meteor = java_available() if self.settings.meteor is None else self.settings.meteor

@@ -70,7 +70,7 @@ def test_equal_to_pycocoevalcap(seed: int) -> None:
     scorer = CaptionScorer(references, with_meteor=False)
     scores = scorer.score(candidates)
     assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=1e-9)
-    assert scorer.per_image(candidates) == pytest.approx(each, abs=1e-9)
+    assert scorer.per_image(candidates)["cider"] == pytest.approx(each, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -160,12 +160,13 @@ def test_the_order_of_images_and_references_is_no_matter(
     assert scores == pytest.approx(expected)
 
 
-def test_per_image_is_what_cider_averages() -> None:
+def test_per_image_is_what_the_metrics_average() -> None:
     candidates, references = random_corpus(seed=1)
     scorer = CaptionScorer(references, with_meteor=False)
-    each = scorer.per_image(candidates)
-    assert each.shape == (len(references),)
-    assert each.mean() == pytest.approx(scorer.score(candidates)["cider"])
+    scores = scorer.score(candidates)
+    for name, each in scorer.per_image(candidates).items():
+        assert each.shape == (len(references),)
+        assert each.mean() == pytest.approx(scores[name]), name
 
 
 def test_scoring_leaves_the_scorer_as_it_was() -> None:
