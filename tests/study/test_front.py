@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -153,7 +154,8 @@ def test_json_has_exactly_these_keys():
     assert content["dense"] == {"metrics": DENSE}
     assert content["control"] is None
     assert content["objectives"]["size_mb"] == {"direction": "minimize", "at_most": "0.5*dense"}
-    assert list(content["front"][0]) == ["trial", "policy_id", "policy", "metrics"]
+    assert list(content["front"][0]) == ["trial", "policy_id", "policy", "metrics", "intervals"]
+    assert content["front"][0]["intervals"] == {}  # of a study that kept no predictions
     assert content["front"][0]["metrics"] == front.members[0].metrics
     assert Policy.model_validate(content["front"][0]["policy"]) == front.members[0].policy
 
@@ -187,3 +189,57 @@ def test_a_share_of_dense_is_of_the_better_of_dense_and_control():
     found = Front.of([close], objectives, dense, control, {})
     assert found.members == ()
     assert Front.of([close], objectives, dense, None, {}).members == (close,)
+
+
+FASTER = {"cider": 0.9, "size_mb": 5.0, "peak_rss_mb": 10.0}
+SMALLER = {"cider": 0.6, "size_mb": 4.0, "peak_rss_mb": 10.0}
+INTERVALS = {
+    1: {"cider": {"dense": (0.1, 0.3)}},
+    2: {"cider": {"dense": (-0.15, -0.05), "control": (-0.36, -0.24)}},
+}
+
+
+def compared(control: dict[str, float] | None) -> Front:
+    members = [Member(number, Policy(), one) for number, one in ((2, FASTER), (3, SMALLER))]
+    return replace(Front.of(members, OBJECTIVES, DENSE, control, {}), intervals=INTERVALS)
+
+
+def test_json_and_csv_hold_the_intervals_that_are_known():
+    front = compared(DENSE | {"cider": 1.2})
+    content = json.loads(json.dumps(front.to_json()))
+    assert content["control"]["intervals"] == {"cider": {"dense": [0.1, 0.3]}}
+    assert [one["intervals"] for one in content["front"]] == [
+        {"cider": {"dense": [-0.15, -0.05], "control": [-0.36, -0.24]}},
+        {},
+    ]
+    rows = list(csv.DictReader(io.StringIO(front.to_csv())))
+    assert list(rows[0])[-4:] == [
+        "cider_minus_dense_low",
+        "cider_minus_dense_high",
+        "cider_minus_control_low",
+        "cider_minus_control_high",
+    ]
+    assert list(rows[0].values())[-4:] == ["-0.15", "-0.05", "-0.36", "-0.24"]
+    assert list(rows[1].values())[-4:] == [""] * 4
+
+
+@pytest.mark.parametrize(
+    ("control", "trial", "share"),
+    [
+        (None, 2, (0.85, 0.95)),
+        (DENSE | {"cider": 0.9}, 2, (0.85, 0.95)),
+        (DENSE | {"cider": 1.2}, 2, (0.7, 0.8)),
+        (DENSE | {"cider": 0.9}, 1, (1.1, 1.3)),
+        (DENSE | {"cider": 1.2}, 1, None),
+        (DENSE | {"cider": 1.2}, 3, None),
+    ],
+    ids=["no control", "worse", "better", "worse, itself", "better, itself", "no predictions"],
+)
+def test_the_interval_of_a_share_is_against_what_it_is_a_share_of(control, trial, share):
+    found = compared(control).share_interval(trial, "cider")
+    assert found == (None if share is None else pytest.approx(share))
+
+
+def test_no_share_of_a_worthless_dense_model_has_an_interval():
+    front = replace(compared(None), dense=DENSE | {"cider": 0.0})
+    assert front.share_interval(2, "cider") is None

@@ -1,0 +1,77 @@
+"""How sure a front's members stand to dense and control: intervals over the examples they share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+
+from autocomp.evaluate.bootstrap import Interval, paired_interval
+from autocomp.predictions import DECIMALS, Predictions
+from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL
+from autocomp.study.front import Front, Intervals
+from autocomp.study.store import StudyStore
+
+RECENT = 8
+"""How many trials' predictions stay in memory; dense and control are always among them."""
+log = logging.getLogger(__name__)
+
+
+class Comparisons:
+    """The intervals of trials whose predictions a study's folder holds, each computed once.
+
+    Trials without predictions (of older studies), and metrics without a score of each example, have
+    none.
+    """
+
+    def __init__(self, store: StudyStore, metrics: Iterable[str]) -> None:
+        self._read = lru_cache(RECENT)(store.read_predictions)
+        self._metrics = tuple(metrics)
+        self._known: dict[tuple[int, int], dict[str, Interval]] = {}
+
+    def compared(self, front: Front) -> Front:
+        """`front` with the intervals of its members and of the control."""
+        references, trials = {}, {one.trial for one in front.members}
+        if front.dense is not None:
+            references["dense"] = DENSE_TRIAL
+        if front.control is not None:
+            references["control"] = CONTROL_TRIAL
+            trials.add(CONTROL_TRIAL)
+        return replace(front, intervals={one: self._of(one, references) for one in sorted(trials)})
+
+    def _of(self, trial: int, references: Mapping[str, int]) -> Intervals:
+        found: Intervals = {}
+        for name, reference in references.items():
+            if reference != trial:
+                for metric, interval in self._against(reference, trial).items():
+                    found.setdefault(metric, {})[name] = interval
+        return found
+
+    def _against(self, reference: int, trial: int) -> dict[str, Interval]:
+        if (reference, trial) not in self._known:
+            theirs, ours = self._read(reference), self._read(trial)
+            found = {}
+            if ours is not None and theirs is not None:
+                if _same_examples(ours, theirs):
+                    found = self._intervals(ours, theirs)
+                else:
+                    log.warning(
+                        "trial %d: has no interval, for it predicted other examples than trial %d",
+                        trial,
+                        reference,
+                    )
+            self._known[reference, trial] = found
+        return self._known[reference, trial]
+
+    def _intervals(self, ours: Predictions, theirs: Predictions) -> dict[str, Interval]:
+        found = {}
+        for metric in self._metrics:
+            if metric in ours.scores and metric in theirs.scores:
+                low, high = paired_interval(ours.scores[metric], theirs.scores[metric])
+                found[metric] = round(low, DECIMALS), round(high, DECIMALS)
+        return found
+
+
+def _same_examples(ours: Predictions, theirs: Predictions) -> bool:
+    return (ours.split, ours.names) == (theirs.split, theirs.names)
