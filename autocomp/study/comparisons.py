@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-from autocomp.evaluate.bootstrap import Interval, paired_interval
-from autocomp.predictions import DECIMALS, Predictions
+from autocomp.evaluate.bootstrap import Paired, paired_intervals
+from autocomp.predictions import Predictions
 from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL
 from autocomp.study.front import Front, Intervals
 from autocomp.study.store import StudyStore
@@ -28,7 +28,7 @@ class Comparisons:
     def __init__(self, store: StudyStore, metrics: Iterable[str]) -> None:
         self._read = lru_cache(RECENT)(store.read_predictions)
         self._metrics = tuple(metrics)
-        self._known: dict[tuple[int, int], dict[str, Interval]] = {}
+        self._known: dict[tuple[int, int], dict[str, Paired]] = {}
 
     def compared(self, front: Front) -> Front:
         """`front` with the intervals of its members and of the control."""
@@ -44,11 +44,11 @@ class Comparisons:
         found: Intervals = {}
         for name, reference in references.items():
             if reference != trial:
-                for metric, interval in self._against(reference, trial).items():
-                    found.setdefault(metric, {})[name] = interval
+                for metric, paired in self._against(reference, trial).items():
+                    found.setdefault(metric, {})[name] = paired
         return found
 
-    def _against(self, reference: int, trial: int) -> dict[str, Interval]:
+    def _against(self, reference: int, trial: int) -> dict[str, Paired]:
         if (reference, trial) not in self._known:
             theirs, ours = self._read(reference), self._read(trial)
             found = {}
@@ -64,13 +64,12 @@ class Comparisons:
             self._known[reference, trial] = found
         return self._known[reference, trial]
 
-    def _intervals(self, ours: Predictions, theirs: Predictions) -> dict[str, Interval]:
-        found = {}
-        for metric in self._metrics:
-            if metric in ours.scores and metric in theirs.scores:
-                low, high = paired_interval(ours.scores[metric], theirs.scores[metric])
-                found[metric] = round(low, DECIMALS), round(high, DECIMALS)
-        return found
+    def _intervals(self, ours: Predictions, theirs: Predictions) -> dict[str, Paired]:
+        return {
+            metric: paired_intervals(ours.scores[metric], theirs.scores[metric])
+            for metric in self._metrics
+            if metric in ours.scores and metric in theirs.scores
+        }
 
 
 def _same_examples(ours: Predictions, theirs: Predictions) -> bool:

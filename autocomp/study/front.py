@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from autocomp.evaluate.bootstrap import Interval
+from autocomp.evaluate.bootstrap import Interval, Paired
 from autocomp.policy import Policy
+from autocomp.predictions import DECIMALS
 from autocomp.results import CONTROL_TRIAL
 from autocomp.space.metrics import METRICS, Direction
 from autocomp.space.objectives import Objective
 
 Point = tuple[float, ...]
-Intervals = dict[str, dict[str, Interval]]
-"""Metric -> "dense" or "control" -> the 95 % interval of one trial's score minus that one's."""
+Intervals = dict[str, dict[str, Paired]]
+"""Metric -> "dense" or "control" -> the 95 % intervals of one trial's score beside that one's."""
 
 
 def non_dominated(points: Sequence[Sequence[float]], directions: Sequence[Direction]) -> list[int]:
@@ -124,14 +125,13 @@ class Front:
     def share_interval(self, trial: int, metric: str) -> Interval | None:
         """The ends of the interval of a trial's share of dense, a fraction, where it is known.
 
-        It is that of the difference to the better of dense and control, over that one's score.
+        Like the share it is of the better of dense and control, which has none itself.
         """
-        if self.dense is None or self.reference is None or self.reference[metric] <= 0:
+        if self.dense is None or self.reference is None:
             return None
-        better = self.reference[metric]
-        name = "dense" if better == self.dense[metric] else "control"
-        ends = self.intervals.get(trial, {}).get(metric, {}).get(name)
-        return None if ends is None else (1 + ends[0] / better, 1 + ends[1] / better)
+        name = "dense" if self.reference[metric] == self.dense[metric] else "control"
+        paired = self.intervals.get(trial, {}).get(metric, {}).get(name)
+        return None if paired is None else paired.ratio
 
     @classmethod
     def of(
@@ -164,14 +164,14 @@ class Front:
             "dense": None if self.dense is None else {"metrics": self.dense},
             "control": None
             if self.control is None
-            else {"metrics": self.control, "intervals": self.intervals.get(CONTROL_TRIAL, {})},
+            else {"metrics": self.control, "intervals": self._differences(CONTROL_TRIAL)},
             "front": [
                 {
                     "trial": one.trial,
                     "policy_id": one.policy.id,
                     "policy": one.policy.model_dump(mode="json"),
                     "metrics": one.metrics,
-                    "intervals": self.intervals.get(one.trial, {}),
+                    "intervals": self._differences(one.trial),
                 }
                 for one in self.members
             ],
@@ -186,7 +186,7 @@ class Front:
         others = sorted({name for one in self.members for name in one.metrics} - set(first))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        ends = {one.trial: _ends(self.intervals.get(one.trial, {})) for one in self.members}
+        ends = {one.trial: _ends(self._differences(one.trial)) for one in self.members}
         compared = list(dict.fromkeys(name for one in ends.values() for name in one))
         writer.writerow(["trial", "policy_id", *first, *others, *compared])
         for one in self.members:
@@ -195,12 +195,22 @@ class Front:
             writer.writerow([one.trial, one.policy.id, *values])
         return text.getvalue()
 
+    def _differences(self, trial: int) -> dict[str, dict[str, list[float]]]:
+        """The trial's intervals of differences alone, to as many digits as scores are kept."""
+        return {
+            metric: {
+                name: [round(end, DECIMALS) for end in paired.difference]
+                for name, paired in by_reference.items()
+            }
+            for metric, by_reference in self.intervals.get(trial, {}).items()
+        }
 
-def _ends(intervals: Intervals) -> dict[str, float]:
+
+def _ends(differences: dict[str, dict[str, list[float]]]) -> dict[str, float]:
     """The ends of every interval of a trial, under the names of their columns."""
     return {
         f"{metric}_minus_{name}_{side}": end
-        for metric, by_reference in intervals.items()
+        for metric, by_reference in differences.items()
         for name, ends in by_reference.items()
         for side, end in zip(("low", "high"), ends, strict=True)
     }

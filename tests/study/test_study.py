@@ -25,7 +25,7 @@ from search_toys import (
 
 from autocomp import files
 from autocomp.errors import StudyError, TrialStopped
-from autocomp.evaluate.bootstrap import paired_interval
+from autocomp.evaluate.bootstrap import paired_intervals
 from autocomp.policy import Policy
 from autocomp.results import TrialResult
 from autocomp.study.front import is_feasible
@@ -406,9 +406,9 @@ def test_a_trial_is_compared_once_however_long_it_stays_on_the_front(tmp_path, m
 
     def counting(ours, theirs):
         asked.append((ours, theirs))
-        return paired_interval(ours, theirs)
+        return paired_intervals(ours, theirs)
 
-    monkeypatch.setattr("autocomp.study.comparisons.paired_interval", counting)
+    monkeypatch.setattr("autocomp.study.comparisons.paired_intervals", counting)
     search(tmp_path, 25, predicting_run(tmp_path))
     assert len(asked) == len(set(asked)) > 0
 
