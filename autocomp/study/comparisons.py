@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import lru_cache
 
 from autocomp.evaluate.bootstrap import Paired, paired_intervals
-from autocomp.predictions import Predictions
 from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL
 from autocomp.study.front import Front, Intervals
 from autocomp.study.store import StudyStore
@@ -31,14 +30,14 @@ class Comparisons:
         self._known: dict[tuple[int, int], dict[str, Paired]] = {}
 
     def compared(self, front: Front) -> Front:
-        """`front` with the intervals of its members and of the control."""
-        references, trials = {}, {one.trial for one in front.members}
+        """`front` with the intervals of its members, of dense and of the control."""
+        references = {}
         if front.dense is not None:
             references["dense"] = DENSE_TRIAL
         if front.control is not None:
             references["control"] = CONTROL_TRIAL
-            trials.add(CONTROL_TRIAL)
-        return replace(front, intervals={one: self._of(one, references) for one in sorted(trials)})
+        trials = sorted({one.trial for one in front.members} | set(references.values()))
+        return replace(front, intervals={one: self._of(one, references) for one in trials})
 
     def _of(self, trial: int, references: Mapping[str, int]) -> Intervals:
         found: Intervals = {}
@@ -49,28 +48,24 @@ class Comparisons:
         return found
 
     def _against(self, reference: int, trial: int) -> dict[str, Paired]:
-        if (reference, trial) not in self._known:
-            theirs, ours = self._read(reference), self._read(trial)
-            found = {}
-            if ours is not None and theirs is not None:
-                if _same_examples(ours, theirs):
-                    found = self._intervals(ours, theirs)
-                else:
-                    log.warning(
-                        "trial %d: has no interval, for it predicted other examples than trial %d",
-                        trial,
-                        reference,
-                    )
-            self._known[reference, trial] = found
-        return self._known[reference, trial]
+        pair = reference, trial
+        if pair not in self._known:
+            self._known[pair] = self._compare(*pair)
+        return self._known[pair]
 
-    def _intervals(self, ours: Predictions, theirs: Predictions) -> dict[str, Paired]:
+    def _compare(self, reference: int, trial: int) -> dict[str, Paired]:
+        theirs, ours = self._read(reference), self._read(trial)
+        if theirs is None or ours is None:
+            return {}
+        if (ours.split, ours.names) != (theirs.split, theirs.names):
+            log.warning(
+                "trial %d: has no interval, for it predicted other examples than trial %d",
+                trial,
+                reference,
+            )
+            return {}
         return {
             metric: paired_intervals(ours.scores[metric], theirs.scores[metric])
             for metric in self._metrics
             if metric in ours.scores and metric in theirs.scores
         }
-
-
-def _same_examples(ours: Predictions, theirs: Predictions) -> bool:
-    return (ours.split, ours.names) == (theirs.split, theirs.names)

@@ -106,7 +106,7 @@ class Front:
 
     Dense and control stand beside it, and in it if they earn it. `hypervolume` is None until there
     is a dense model with a positive value in every objective to divide by. `intervals` are those of
-    the members and of the control, by trial, where predictions were kept.
+    the members, dense and control, by trial, where predictions were kept.
     """
 
     members: tuple[Member, ...]

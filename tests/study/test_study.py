@@ -19,13 +19,11 @@ from search_toys import (
     predicting_run,
     toy_bound,
     toy_metrics,
-    toy_predictions,
     toy_run,
 )
 
 from autocomp import files
 from autocomp.errors import StudyError, TrialStopped
-from autocomp.evaluate.bootstrap import paired_intervals
 from autocomp.policy import Policy
 from autocomp.results import TrialResult
 from autocomp.study.front import is_feasible
@@ -383,61 +381,6 @@ def test_a_control_that_is_the_dense_model_has_its_predictions(tmp_path):
         tmp_path / "trials" / name / "predictions.json" for name in ("00000", "00001")
     )
     assert control.read_bytes() == dense.read_bytes()
-
-
-def test_the_front_compares_its_members_with_dense_and_control(tmp_path):
-    study = search(tmp_path, 12, predicting_run(tmp_path))
-    written = json.loads((tmp_path / "front.json").read_text())
-    assert Study.load(tmp_path).front().intervals == study.front().intervals
-    assert sorted(written["control"]["intervals"]["cider"]) == ["dense"]
-    control = written["control"]["metrics"]["cider"]
-    for one in written["front"]:
-        difference = one["metrics"]["cider"] - written["dense"]["metrics"]["cider"]
-        if one["trial"] != 0:
-            low, high = one["intervals"]["cider"]["dense"]
-            assert low - 1e-6 <= difference <= high + 1e-6
-        if one["trial"] != 1:
-            low, high = one["intervals"]["cider"]["control"]
-            assert low - 1e-6 <= one["metrics"]["cider"] - control <= high + 1e-6
-
-
-def test_a_trial_is_compared_once_however_long_it_stays_on_the_front(tmp_path, monkeypatch):
-    asked = []
-
-    def counting(ours, theirs):
-        asked.append((ours, theirs))
-        return paired_intervals(ours, theirs)
-
-    monkeypatch.setattr("autocomp.study.comparisons.paired_intervals", counting)
-    search(tmp_path, 25, predicting_run(tmp_path))
-    assert len(asked) == len(set(asked)) > 0
-
-
-def test_a_study_without_predictions_has_no_intervals(tmp_path):
-    search(tmp_path, 6, predicting_run(tmp_path))
-    for path in tmp_path.glob("trials/*/predictions.json"):
-        path.unlink()
-    study = Study.load(tmp_path)
-    assert set(study.front().intervals) == {1, *(one.trial for one in study.front().members)}
-    assert not any(study.front().intervals.values())
-
-
-def test_predictions_of_other_images_are_not_compared(tmp_path, caplog):
-    def run(number, policy):
-        images = 40 if number == 2 else 50
-        path = tmp_path / "trials" / f"{number:05d}" / "predictions.json"
-        toy_predictions(policy, images).write(path)
-        return TrialResult(
-            number=number,
-            policy_id=policy.id,
-            status="complete",
-            metrics=toy_metrics(policy) | {"size_mb": 10.0 - number},
-        )
-
-    intervals = search(tmp_path, 4, run).front().intervals
-    assert intervals[2] == {}
-    assert intervals[3]["cider"].keys() == {"dense", "control"}
-    assert "trial 2: has no interval, for it predicted other examples than trial 0" in caplog.text
 
 
 def test_a_small_space_is_exhausted_without_running_a_policy_twice(tmp_path):
