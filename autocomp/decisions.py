@@ -40,7 +40,12 @@ class Decision(BaseModel):
 
 def content_id(decision: BaseModel) -> str:
     """Twelve hex digits that depend on everything the decision says and on nothing else."""
-    text = json.dumps(decision.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return json_id(decision.model_dump(mode="json"))
+
+
+def json_id(value: Any) -> str:
+    """The same of what JSON can write."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

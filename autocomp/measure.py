@@ -14,6 +14,7 @@ from autocomp.checkpoint.folder import download_mb
 from autocomp.compress.formats import Compressed
 from autocomp.data.split import SplitName
 from autocomp.evaluate.cost import count_macs, count_parameters
+from autocomp.predictions import DECIMALS, Predictions
 from autocomp.targets import Artifact, TargetSettings
 from autocomp.targets.latency import Latency, machine_lock, measure_ratio
 from autocomp.targets.memory import peak_rss_mb
@@ -43,6 +44,17 @@ def quality(task: Task, run: Run, split: SplitName) -> tuple[dict[str, float], l
         inputs = task.inputs(split, start, min(start + QUALITY_BATCH, task.size(split)))
         predictions += task.predict(run, inputs)
     return task.metrics(predictions, split), predictions
+
+
+def with_scores(task: Task, predictions: list[Any], split: SplitName) -> Predictions:
+    """The predictions of a whole split as a study keeps them, with the scores of each example."""
+    scores = task.per_example(predictions, split)
+    return Predictions(
+        split=split,
+        names=task.names(split),
+        predictions=tuple(predictions),
+        scores={name: tuple(each.round(DECIMALS).tolist()) for name, each in scores.items()},
+    )
 
 
 def sizes(task: Task, compressed: Compressed, artifact: Artifact, steps: int) -> dict[str, float]:

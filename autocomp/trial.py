@@ -19,8 +19,9 @@ from autocomp.checkpoint.folder import METRICS, seal, write_config, write_model
 from autocomp.clock import Clock
 from autocomp.errors import TrialStopped, UserError
 from autocomp.files import write_folder, write_json
-from autocomp.measure import cost, latency, own_latency_ms, quality, sizes
+from autocomp.measure import cost, latency, own_latency_ms, quality, sizes, with_scores
 from autocomp.policy import Policy
+from autocomp.predictions import Predictions
 from autocomp.provenance import versions
 from autocomp.results import Status, TrialResult, one_line, reason_of
 from autocomp.targets import Artifact, Run, load_target
@@ -39,12 +40,20 @@ class Findings:
     clock: Clock = field(default_factory=Clock)
     metrics: dict[str, float] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    predictions: Predictions | None = None
 
 
 def run_trial(
-    bench: Bench, number: int, policy: Policy, checkpoint: Path, log_file: Path | None = None
+    bench: Bench,
+    number: int,
+    policy: Policy,
+    checkpoint: Path,
+    log_file: Path | None = None,
+    predictions_file: Path | None = None,
 ) -> TrialResult:
     """Carry out `policy`, measure what comes of it, and leave its checkpoint in `checkpoint`.
+
+    A complete trial also writes what it predicted of the dev split, to `predictions_file`.
 
     The same policy and seed on the same machine give the same model. What is known to break a bound
     before anything is retrained, and a loss that is not finite, stop the trial. A policy that does
@@ -58,6 +67,9 @@ def run_trial(
         with _threads(bench.target.threads):
             _stop_if_hopeless(bench, policy, found)
             write_folder(checkpoint, lambda directory: _carry_out(bench, policy, directory, found))
+            if predictions_file is not None:
+                assert found.predictions is not None
+                found.predictions.write(predictions_file)
     except TrialStopped as stop:
         status, reason = "stopped", str(stop)
     except UserError as mistake:
@@ -105,7 +117,9 @@ def _carry_out(bench: Bench, policy: Policy, directory: Path, found: Findings) -
         artifact, run = _lower(work, policy, directory)
     found.skipped += artifact.skipped
     with found.clock("evaluate"):
-        found.metrics |= quality(work.task, run, "dev")[0]
+        metrics, predictions = quality(work.task, run, "dev")
+        found.metrics |= metrics
+        found.predictions = with_scores(work.task, predictions, "dev")
     with found.clock("measure"):
         found.metrics |= cost(work.task, work.compressed, artifact, bench.steps)
         found.metrics |= _timing(work, run, policy)

@@ -24,7 +24,7 @@ MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path 
 LAYERING = (
     ("errors",),
     ("decisions", "fields", "files", "patterns", "clock", "provenance"),
-    ("policy", "results"),
+    ("policy", "results", "predictions"),
     ("space", "words"),
     ("models",),
     ("data",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from tiny_models import changed, weights
 
 from autocomp.bench import Bench, open_bench
 from autocomp.checkpoint.folder import METRICS, open_checkpoint
+from autocomp.measure import quality
 from autocomp.policy import Policy
+from autocomp.predictions import Predictions
 from autocomp.results import TrialResult
 from autocomp.ship.verify import verify
 from autocomp.space.objectives import Bound, Objective
@@ -110,6 +113,28 @@ def test_a_result_says_how_it_came_about(
     # a hidden width of 64 pruned by half is a multiple of 32, two heads of which one goes
     assert result.skipped == ()
     assert "remove 40% of the channels" in (folder / "README.md").read_text()
+
+
+def test_a_trial_leaves_what_it_predicted_of_each_image(bench: Bench, tmp_path: Path) -> None:
+    path, steps = tmp_path / "predictions.json", policy(STEPS[-1])
+    path.write_text("of a run that was killed")
+    result = run_trial(bench, 7, steps, tmp_path / "checkpoint", predictions_file=path)
+    found = Predictions.read(path)
+    checkpoint = open_checkpoint(tmp_path / "checkpoint")
+    _, predictions = quality(checkpoint.task, checkpoint.run, "dev")
+    assert (found.split, found.names) == ("dev", bench.task.names("dev"))
+    assert list(found.predictions) == predictions
+    assert set(found.scores) == {"cider", "rouge_l"}
+    for name, each in found.scores.items():
+        assert statistics.mean(each) == pytest.approx(result.metrics[name], abs=1e-6)
+        assert all(score == round(score, 6) for score in each)
+
+
+def test_a_trial_that_does_not_complete_leaves_no_predictions(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "predictions.json"
+    violent = policy({**RETRAIN, "steps": 5, "lr": 1e30, "warmup": 0})
+    run_trial(bench, 4, violent, tmp_path / "checkpoint", predictions_file=path)
+    assert not path.exists()
 
 
 def test_a_trial_leaves_the_dense_model_alone(bench: Bench, tmp_path: Path) -> None:

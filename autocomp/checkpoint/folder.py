@@ -25,7 +25,7 @@ from autocomp.checkpoint.packing import (
     unpack_ranges,
 )
 from autocomp.compress.formats import Compressed
-from autocomp.decisions import Decision, content_id, validate
+from autocomp.decisions import Decision, json_id, validate
 from autocomp.errors import CheckpointError
 from autocomp.files import write_bytes, write_json, write_text
 from autocomp.models.reshape import reshape_
@@ -231,19 +231,21 @@ def _read_config(directory: Path) -> CheckpointConfig:
     path = directory / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{directory}: must hold a {CONFIG}, but has none")
-    config = validate(CheckpointConfig, _read_json(path), str(path), CheckpointError)
-    if config.checksum != _checksum(config):
+    written = _read_json(path)
+    config = validate(CheckpointConfig, written, str(path), CheckpointError)
+    # of the file, not of the settings: an older one lacks the fields that came since
+    if config.checksum != _checksum(written):
         raise CheckpointError(f"{path}: must be as autocomp wrote it, but it was edited")
     return config
 
 
 def _write_signed(directory: Path, config: CheckpointConfig) -> None:
-    signed = config.model_copy(update={"checksum": _checksum(config)})
-    write_json(directory / CONFIG, signed.model_dump(mode="json"))
+    content = config.model_dump(mode="json")
+    write_json(directory / CONFIG, content | {"checksum": _checksum(content)})
 
 
-def _checksum(config: CheckpointConfig) -> str:
-    return content_id(config.model_copy(update={"checksum": ""}))
+def _checksum(content: dict[str, Any]) -> str:
+    return json_id(content | {"checksum": ""})
 
 
 def _sha256(path: Path) -> str:

@@ -48,18 +48,23 @@ class CaptionScorer:
         """
         tokens = self._tokenized(candidates)
         bleu = self._bleu.score(tokens)
-        rouge = [rouge_l(*pair) for pair in zip(tokens, self._references, strict=True)]
         metrics = {f"bleu_{order}": score for order, score in enumerate(bleu, start=1)}
-        metrics["rouge_l"] = sum(rouge) / len(rouge)
-        metrics["cider"] = self._cider.score(tokens)
+        metrics |= {name: float(each.mean()) for name, each in self._per_image(tokens).items()}
         if self.with_meteor:
             metrics["meteor"] = meteor(tokens, self._references)
         metrics["top_caption_share"] = _top_share(tokens)
         return metrics
 
-    def per_image(self, candidates: Sequence[str]) -> NDArray[np.float64]:
-        """CIDEr of each image: (images,), whose mean is `cider`; for a paired bootstrap."""
-        return self._cider.per_image(self._tokenized(candidates))
+    def per_image(self, candidates: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """rouge_l and cider of each image: (images,), whose mean is what `score` gives.
+
+        The others are no means: BLEU and METEOR are computed from the counts of the whole corpus.
+        """
+        return self._per_image(self._tokenized(candidates))
+
+    def _per_image(self, tokens: Sequence[Tokens]) -> dict[str, NDArray[np.float64]]:
+        rouge = [rouge_l(*pair) for pair in zip(tokens, self._references, strict=True)]
+        return {"rouge_l": np.array(rouge), "cider": self._cider.per_image(tokens)}
 
     def _tokenized(self, candidates: Sequence[str]) -> list[list[str]]:
         if len(candidates) != len(self._references):

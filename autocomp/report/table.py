@@ -22,45 +22,52 @@ def front_table(front: Front) -> Table:
     """One row a trial: dense and control, then the others of the front, the best quality first.
 
     Every objective has its value and, beside it, how it stands to the dense model's: "97%" of a
-    quality, "4.1x" less of a cost. A trial that another one beats has its number in brackets.
+    quality, "4.1x" less of a cost. A quality's share has its 95 % interval over the examples, where
+    any is known. A trial that another one beats has its number in brackets.
     """
     goals = directed(front.objectives)
     bounds = [one.metric for one in front.objectives if one.direction is None]
+    known = {metric for one in front.intervals.values() for metric in one}
+    compared = [metric for metric, better in goals if better == "maximize" and metric in known]
     columns = {"trial": "trial"}
     for metric, direction in goals:
         columns[metric] = title(metric)
         columns[f"{metric}/dense"] = "of dense" if direction == "maximize" else "less"
+        if metric in compared:
+            columns[f"{metric}/interval"] = "95% interval"
     columns |= {metric: title(metric) for metric in bounds}
     columns["policy"] = "policy"
+    members = {one.trial for one in front.members}
     rows = [
-        {"trial": label, **_cells(metrics, front.reference, goals, bounds), "policy": policy}
-        for label, metrics, policy in _trials(front, goals)
+        {
+            "trial": f"{trial}" if trial in members else f"({trial})",
+            **_cells(metrics, front.reference, goals, bounds),
+            **{f"{metric}/interval": _share(front, trial, metric) for metric in compared},
+            "policy": policy,
+        }
+        for trial, metrics, policy in _trials(front, goals)
     ]
     return Table(columns, rows)
 
 
 def _trials(
     front: Front, goals: list[tuple[str, Direction]]
-) -> list[tuple[str, dict[str, float], str]]:
-    """Label, metrics and policy in words of every row."""
-    members = {one.trial: one for one in front.members}
-    found = []
+) -> list[tuple[int, dict[str, float], str]]:
+    """Number, metrics and policy in words of every row."""
     references = (
         (DENSE_TRIAL, front.dense, "dense"),
         (CONTROL_TRIAL, front.control, "dense, retrained"),
     )
-    for trial, metrics, words in references:
-        if metrics is not None:
-            found.append((f"{trial}" if trial in members else f"({trial})", metrics, words))
+    first = [(trial, metrics, words) for trial, metrics, words in references if metrics is not None]
 
     def rank(one: Member) -> tuple[float, int]:
         metric, direction = goals[0]
         value = one.metrics[metric]
         return (-value if direction == "maximize" else value, one.trial)
 
-    others = [one for trial, one in members.items() if trial not in (DENSE_TRIAL, CONTROL_TRIAL)]
-    return found + [
-        (str(one.trial), one.metrics, in_short(one.policy)) for one in sorted(others, key=rank)
+    others = [one for one in front.members if one.trial not in (DENSE_TRIAL, CONTROL_TRIAL)]
+    return first + [
+        (one.trial, one.metrics, in_short(one.policy)) for one in sorted(others, key=rank)
     ]
 
 
@@ -83,3 +90,8 @@ def _relative(value: float, dense: float | None, direction: Direction) -> str:
     if dense is None or dense <= 0 or (direction == "minimize" and value <= 0):
         return ""
     return f"{value / dense:.0%}" if direction == "maximize" else f"{dense / value:.1f}x"
+
+
+def _share(front: Front, trial: int, metric: str) -> str:
+    ends = front.share_interval(trial, metric)
+    return "" if ends is None else f"{100 * ends[0]:.0f}..{ends[1]:.0%}"

@@ -17,6 +17,7 @@ from autocomp.errors import SpaceError, StudyError, unknown
 from autocomp.evaluate.meteor import java_available
 from autocomp.measure import COSTS
 from autocomp.policy import Policy
+from autocomp.predictions import PREDICTIONS
 from autocomp.results import TrialResult
 from autocomp.space.binding import BoundSpace, bind
 from autocomp.space.space import SearchSpace
@@ -125,7 +126,14 @@ def make_run(space_yaml: str, directory: Path) -> Run:
 
     def run(number: int, policy: Policy) -> TrialResult:
         folder = trial_folder(directory, number)
-        return run_trial(bench, number, policy, folder / "checkpoint", folder / "log.txt")
+        return run_trial(
+            bench,
+            number,
+            policy,
+            folder / "checkpoint",
+            log_file=folder / "log.txt",
+            predictions_file=folder / PREDICTIONS,
+        )
 
     return run
 

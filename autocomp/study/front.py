@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from autocomp.evaluate.bootstrap import Interval, Paired
 from autocomp.policy import Policy
+from autocomp.predictions import DECIMALS
+from autocomp.results import CONTROL_TRIAL
 from autocomp.space.metrics import METRICS, Direction
 from autocomp.space.objectives import Objective
 
 Point = tuple[float, ...]
+Intervals = dict[str, dict[str, Paired]]
+"""Metric -> "dense" or "control" -> the 95 % intervals of one trial's score beside that one's."""
 
 
 def non_dominated(points: Sequence[Sequence[float]], directions: Sequence[Direction]) -> list[int]:
@@ -100,7 +105,8 @@ class Front:
     """The feasible results that no other result beats, ordered by trial number.
 
     Dense and control stand beside it, and in it if they earn it. `hypervolume` is None until there
-    is a dense model with a positive value in every objective to divide by.
+    is a dense model with a positive value in every objective to divide by. `intervals` are those of
+    the members, dense and control, by trial, where predictions were kept.
     """
 
     members: tuple[Member, ...]
@@ -109,11 +115,23 @@ class Front:
     objectives: tuple[Objective, ...]
     hypervolume: float | None
     provenance: dict[str, Any]
+    intervals: Mapping[int, Intervals] = field(default_factory=dict)
 
     @property
     def reference(self) -> dict[str, float] | None:
         """What shares of dense are shares of: see `better_dense`."""
         return better_dense(self.dense, self.control)
+
+    def share_interval(self, trial: int, metric: str) -> Interval | None:
+        """The ends of the interval of a trial's share of dense, a fraction, where it is known.
+
+        Like the share it is of the better of dense and control, which has none itself.
+        """
+        if self.dense is None or self.reference is None:
+            return None
+        name = "dense" if self.reference[metric] == self.dense[metric] else "control"
+        paired = self.intervals.get(trial, {}).get(metric, {}).get(name)
+        return None if paired is None else paired.ratio
 
     @classmethod
     def of(
@@ -144,13 +162,16 @@ class Front:
         """What front.json holds."""
         return {
             "dense": None if self.dense is None else {"metrics": self.dense},
-            "control": None if self.control is None else {"metrics": self.control},
+            "control": None
+            if self.control is None
+            else {"metrics": self.control, "intervals": self._differences(CONTROL_TRIAL)},
             "front": [
                 {
                     "trial": one.trial,
                     "policy_id": one.policy.id,
                     "policy": one.policy.model_dump(mode="json"),
                     "metrics": one.metrics,
+                    "intervals": self._differences(one.trial),
                 }
                 for one in self.members
             ],
@@ -160,16 +181,39 @@ class Front:
         }
 
     def to_csv(self) -> str:
-        """One row a member: trial, policy_id, then the objectives, then every other metric."""
+        """One row a member: trial, policy_id, the objectives, every other metric, the intervals."""
         first = [one.metric for one in self.objectives]
         others = sorted({name for one in self.members for name in one.metrics} - set(first))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["trial", "policy_id", *first, *others])
+        ends = {one.trial: _ends(self._differences(one.trial)) for one in self.members}
+        compared = list(dict.fromkeys(name for one in ends.values() for name in one))
+        writer.writerow(["trial", "policy_id", *first, *others, *compared])
         for one in self.members:
             values = [one.metrics.get(name, "") for name in first + others]
+            values += [ends[one.trial].get(name, "") for name in compared]
             writer.writerow([one.trial, one.policy.id, *values])
         return text.getvalue()
+
+    def _differences(self, trial: int) -> dict[str, dict[str, list[float]]]:
+        """The trial's intervals of differences alone, to as many digits as scores are kept."""
+        return {
+            metric: {
+                name: [round(end, DECIMALS) for end in paired.difference]
+                for name, paired in by_reference.items()
+            }
+            for metric, by_reference in self.intervals.get(trial, {}).items()
+        }
+
+
+def _ends(differences: dict[str, dict[str, list[float]]]) -> dict[str, float]:
+    """The ends of every interval of a trial, under the names of their columns."""
+    return {
+        f"{metric}_minus_{name}_{side}": end
+        for metric, by_reference in differences.items()
+        for name, ends in by_reference.items()
+        for side, end in zip(("low", "high"), ends, strict=True)
+    }
 
 
 def better_dense(

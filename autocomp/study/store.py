@@ -1,7 +1,7 @@
 """A study's folder on disk: what lies where, who may write it, and how it is read back.
 
 space.yaml  study.json  study.lock  journal.log  front.json  front.csv
-trials/00017/   policy.yaml  result.json  log.txt  checkpoint/
+trials/00017/   policy.yaml  result.json  predictions.json  log.txt  checkpoint/
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from autocomp.decisions import load_yaml, validate
 from autocomp.errors import StudyError
 from autocomp.files import clear_leftovers, write_json, write_text
 from autocomp.policy import Policy
+from autocomp.predictions import PREDICTIONS, Predictions
 from autocomp.results import TrialResult
 from autocomp.study.front import Front
 
@@ -162,6 +163,17 @@ class StudyStore:
     def drop_result(self, number: int) -> None:
         """Forget how a trial ended, so that it is run again."""
         (trial_folder(self.directory, number) / "result.json").unlink(missing_ok=True)
+
+    def read_predictions(self, number: int) -> Predictions | None:
+        """What a trial predicted; None for one that did not complete, or left no such file."""
+        path = trial_folder(self.directory, number) / PREDICTIONS
+        return Predictions.read(path) if path.exists() else None
+
+    def write_predictions(self, number: int, predictions: Predictions) -> None:
+        predictions.write(trial_folder(self.directory, number) / PREDICTIONS)
+
+    def drop_predictions(self, number: int) -> None:
+        (trial_folder(self.directory, number) / PREDICTIONS).unlink(missing_ok=True)
 
     def drop_checkpoint(self, number: int) -> None:
         shutil.rmtree(trial_folder(self.directory, number) / "checkpoint", ignore_errors=True)

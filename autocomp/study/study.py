@@ -22,6 +22,7 @@ from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL, TrialResult
 from autocomp.space.binding import BoundSpace
 from autocomp.space.metrics import METRICS, Direction
 from autocomp.space.space import SearchSpace
+from autocomp.study.comparisons import Comparisons
 from autocomp.study.front import Front, Member, better_dense, directed, violations
 from autocomp.study.proposals import Proposer
 from autocomp.study.sessions import new_session, provenance
@@ -42,6 +43,7 @@ class Study:
         self.overhead_s = 0.0
         self._store = store
         self._header = store.read_header()
+        self._comparisons = Comparisons(store, [one.metric for one in space.objectives])
         self._front = self._whole_front()
         self._known: dict[str, int] = {}
         self._unfinished: deque[int] = deque()
@@ -149,13 +151,14 @@ class Study:
         return self._front_of(members)
 
     def _front_of(self, members: list[Member]) -> Front:
-        return Front.of(
+        front = Front.of(
             members,
             self.space.objectives,
             self.dense,
             self._metrics_of(CONTROL_TRIAL),
             self._provenance(),
         )
+        return self._comparisons.compared(front)
 
     def _member(self, number: int) -> Member | None:
         """The trial as a candidate for the front; a control that is the dense model is none."""
@@ -222,6 +225,9 @@ class Study:
         """Without a retrain step the control is the dense model: its result holds for both."""
         reason = "the space has no retrain step: the control is the dense model"
         dense = self.results[DENSE_TRIAL]
+        predictions = self._store.read_predictions(DENSE_TRIAL)
+        if predictions is not None:
+            self._store.write_predictions(CONTROL_TRIAL, predictions)
         self._record(dense.model_copy(update={"number": CONTROL_TRIAL, "reason": reason}))
 
     def record(self, result: TrialResult) -> None:
@@ -258,6 +264,8 @@ class Study:
         return result.model_copy(update=known)
 
     def _record(self, result: TrialResult) -> None:
+        if result.status != "complete":  # it may have predicted before it failed, or was killed
+            self._store.drop_predictions(result.number)
         self._store.write_result(result)
         self.results[result.number] = result
         self._tell(result)

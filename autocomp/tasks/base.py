@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autocomp.data.split import SplitName
@@ -101,6 +102,9 @@ class Task(Protocol):
     def size(self, split: SplitName) -> int:
         """Number of examples in a split."""
 
+    def names(self, split: SplitName) -> tuple[str, ...]:
+        """What the data set calls the examples of a split, in their order."""
+
     def inputs(self, split: SplitName, start: int, stop: int) -> np.ndarray:
         """Examples [start, stop) of a split as `predict` takes them."""
 
@@ -115,6 +119,11 @@ class Task(Protocol):
 
     def metrics(self, predictions: Sequence[Any], split: SplitName) -> dict[str, float]:
         """The quality of predictions for the first `len(predictions)` examples of a split."""
+
+    def per_example(
+        self, predictions: Sequence[Any], split: SplitName
+    ) -> dict[str, NDArray[np.float64]]:
+        """Those of `metrics` that are means over the examples, as the values (N,) averaged."""
 
     def metric_names(self) -> tuple[str, ...]:
         """The names that `metrics` gives on this machine."""

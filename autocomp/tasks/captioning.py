@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -73,6 +74,7 @@ class Captioning:
         self.settings = settings
         self.image_size = image_size or settings.data.image_size
         self._unresized = unresized
+        self._resized: dict[int, Captioning] = {}
         self._splits: dict[str, CaptionSplit] = {}
         self._scorers: dict[tuple[str, int], CaptionScorer] = {}
         if tokenizer is not None:
@@ -86,7 +88,14 @@ class Captioning:
         return cls(settings.model_copy(update={"model": model}), tokenizer)
 
     def resized(self, image_size: int) -> Captioning:
-        return Captioning(self.settings, self.tokenizer, self._unresized or self, image_size)
+        dense = self._unresized or self
+        if image_size == dense.image_size:
+            return dense
+        if image_size not in dense._resized:
+            dense._resized[image_size] = Captioning(
+                self.settings, self.tokenizer, dense, image_size
+            )
+        return dense._resized[image_size]
 
     def resize_(self, model: nn.Module) -> None:
         _captioner(model).encoder.resize_(self.image_size)
@@ -159,11 +168,7 @@ class Captioning:
 
     def _sized_for(self, model: nn.Module) -> Captioning:
         """This task with the images that `model` takes: a teacher's may be larger."""
-        size = _captioner(model).encoder.image_size
-        if size == self.image_size:
-            return self
-        dense = self._unresized or self
-        return dense if size == dense.image_size else self.resized(size)
+        return self.resized(_captioner(model).encoder.image_size)
 
     def _features(self, model: nn.Module, keep: bool) -> Tensor:
         images = self.split("train").images
@@ -237,6 +242,9 @@ class Captioning:
     def size(self, split: SplitName) -> int:
         return len(self.split(split).names)
 
+    def names(self, split: SplitName) -> tuple[str, ...]:
+        return self.split(split).names
+
     def inputs(self, split: SplitName, start: int, stop: int) -> np.ndarray:
         return np.array(self.split(split).images[start:stop])
 
@@ -252,15 +260,23 @@ class Captioning:
         return [self.tokenizer.decode(row) for row in ids]
 
     def metrics(self, predictions: Sequence[str], split: SplitName) -> dict[str, float]:
-        key = (split, len(predictions))
-        if key not in self._scorers:
-            references = self.split(split).references[: len(predictions)]
-            self._scorers[key] = CaptionScorer(references, self.settings.meteor)
-        scores = self._scorers[key].score(predictions)
+        scores = self._scorer(split, len(predictions)).score(predictions)
         # eos is a step of the decoder too, unless the caption was cut off before it
         longest = self.settings.generation.max_length
         tokens = [min(len(prediction.split()) + 1, longest) for prediction in predictions]
         return {**scores, "mean_tokens": float(np.mean(tokens))}
+
+    def per_example(
+        self, predictions: Sequence[str], split: SplitName
+    ) -> dict[str, NDArray[np.float64]]:
+        return self._scorer(split, len(predictions)).per_image(predictions)
+
+    def _scorer(self, split: SplitName, count: int) -> CaptionScorer:
+        """The scorer of a split's first `count` images; its references are counted once."""
+        if (split, count) not in self._scorers:
+            references = self.split(split).references[:count]
+            self._scorers[split, count] = CaptionScorer(references, self.settings.meteor)
+        return self._scorers[split, count]
 
     def metric_names(self) -> tuple[str, ...]:
         has_meteor = java_available() if self.settings.meteor is None else self.settings.meteor

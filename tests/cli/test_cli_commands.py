@@ -96,8 +96,10 @@ def test_front(cli: Cli, study: Path) -> None:
     assert found == json.loads((study / "front.json").read_text())
     rows = list(csv.DictReader(io.StringIO(done(cli("front", study, "--csv", "--no-plot")))))
     assert [int(row["trial"]) for row in rows] == [one["trial"] for one in found["front"]]
+    assert found["control"]["intervals"]["cider"].keys() == {"dense"}
     table = done(cli("front", study, "--no-plot"))
-    assert all(name in table for name in ("dense", "CIDEr", "size (MB)", "latency (ms)"))
+    headings = ("dense", "CIDEr", "95% interval", "size (MB)", "latency (ms)")
+    assert all(name in table for name in headings)
 
 
 def test_front_draws(cli: Cli, tmp_path: Path, study: Path) -> None:

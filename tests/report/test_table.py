@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fronts import CONTROL, DENSE, drawn_study, made_front
 
+from autocomp.evaluate.bootstrap import Paired
 from autocomp.report.table import front_table
 
 SMALL = {"cider": 0.54, "size_mb": 2.0, "latency_ms": 7.0}
@@ -48,6 +51,18 @@ def test_every_objective_stands_beside_the_better_of_dense_and_control():
         "latency_ms/dense": "3.0x",
         "policy": "retrain 5",
     }
+
+
+def test_the_share_of_a_quality_stands_beside_its_interval():
+    intervals = {
+        1: {"cider": {"dense": Paired((0.01, 0.05), (1.02, 1.08))}},
+        5: {"cider": {"control": Paired((-0.12, -0.06), (0.812, 0.904))}},
+    }
+    front = replace(made_front({0: DENSE, 5: SMALL}), intervals=intervals)
+    table = front_table(front)
+    assert list(table.columns)[1:4] == ["cider", "cider/dense", "cider/interval"]
+    assert table.columns["cider/interval"] == "95% interval"
+    assert [row["cider/interval"] for row in table.rows] == ["", "", "81..90%"]
 
 
 def test_a_metric_that_is_only_bounded_has_a_column_of_its_own():

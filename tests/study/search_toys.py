@@ -10,10 +10,12 @@ from typing import Any
 
 from autocomp.fields import value_for
 from autocomp.policy import Policy, Quantize, Retrain
+from autocomp.predictions import PREDICTIONS, Predictions
 from autocomp.results import TrialResult
 from autocomp.space.binding import BoundSpace, bind
 from autocomp.space.space import SearchSpace
 from autocomp.study.runners import Run
+from autocomp.study.store import trial_folder
 from autocomp.study.study import Study
 
 LAYERS = {
@@ -84,6 +86,27 @@ def toy_metrics(policy: Policy) -> dict[str, float]:
 def toy_run(number: int, policy: Policy) -> TrialResult:
     metrics = toy_metrics(policy)
     return TrialResult(number=number, policy_id=policy.id, status="complete", metrics=metrics)
+
+
+def toy_predictions(policy: Policy, images: int = 50) -> Predictions:
+    """Captions whose CIDEr averages to the policy's, up and down from image to image."""
+    quality = toy_metrics(policy)["cider"]
+    return Predictions(
+        split="dev",
+        names=tuple(f"{index}.jpg" for index in range(images)),
+        predictions=("a dog",) * images,
+        scores={"cider": tuple(quality + (-1) ** index * quality / 2 for index in range(images))},
+    )
+
+
+def predicting_run(directory: Path) -> Run:
+    """`toy_run` that leaves predictions in the study's folder, as a worker does."""
+
+    def run(number: int, policy: Policy) -> TrialResult:
+        toy_predictions(policy).write(trial_folder(directory, number) / PREDICTIONS)
+        return toy_run(number, policy)
+
+    return run
 
 
 def numbered_run(directory: str, fatal: dict[int, int]) -> Run:

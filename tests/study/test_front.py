@@ -6,12 +6,14 @@ import itertools
 import json
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autocomp.evaluate.bootstrap import Paired
 from autocomp.policy import Policy, Quantize
 from autocomp.space.objectives import Bound, Objective
 from autocomp.study.front import Front, Member, better_dense, hypervolume, non_dominated
@@ -153,7 +155,8 @@ def test_json_has_exactly_these_keys():
     assert content["dense"] == {"metrics": DENSE}
     assert content["control"] is None
     assert content["objectives"]["size_mb"] == {"direction": "minimize", "at_most": "0.5*dense"}
-    assert list(content["front"][0]) == ["trial", "policy_id", "policy", "metrics"]
+    assert list(content["front"][0]) == ["trial", "policy_id", "policy", "metrics", "intervals"]
+    assert content["front"][0]["intervals"] == {}  # of a study that kept no predictions
     assert content["front"][0]["metrics"] == front.members[0].metrics
     assert Policy.model_validate(content["front"][0]["policy"]) == front.members[0].policy
 
@@ -187,3 +190,56 @@ def test_a_share_of_dense_is_of_the_better_of_dense_and_control():
     found = Front.of([close], objectives, dense, control, {})
     assert found.members == ()
     assert Front.of([close], objectives, dense, None, {}).members == (close,)
+
+
+FASTER = {"cider": 0.9, "size_mb": 5.0, "peak_rss_mb": 10.0}
+SMALLER = {"cider": 0.6, "size_mb": 4.0, "peak_rss_mb": 10.0}
+INTERVALS = {
+    1: {"cider": {"dense": Paired((0.1, 0.3), (1.1, 1.3))}},
+    2: {
+        "cider": {
+            "dense": Paired((-0.15, -0.05), (0.86, 0.94)),
+            "control": Paired((-0.36, -0.2400001), (0.71, 0.79)),
+        }
+    },
+}
+
+
+def compared(control: dict[str, float] | None) -> Front:
+    members = [Member(number, Policy(), one) for number, one in ((2, FASTER), (3, SMALLER))]
+    return replace(Front.of(members, OBJECTIVES, DENSE, control, {}), intervals=INTERVALS)
+
+
+def test_json_and_csv_hold_the_intervals_that_are_known():
+    front = compared(DENSE | {"cider": 1.2})
+    content = json.loads(json.dumps(front.to_json()))
+    assert content["control"]["intervals"] == {"cider": {"dense": [0.1, 0.3]}}
+    assert [one["intervals"] for one in content["front"]] == [
+        {"cider": {"dense": [-0.15, -0.05], "control": [-0.36, -0.24]}},
+        {},
+    ]
+    rows = list(csv.DictReader(io.StringIO(front.to_csv())))
+    assert list(rows[0])[-4:] == [
+        "cider_minus_dense_low",
+        "cider_minus_dense_high",
+        "cider_minus_control_low",
+        "cider_minus_control_high",
+    ]
+    assert list(rows[0].values())[-4:] == ["-0.15", "-0.05", "-0.36", "-0.24"]
+    assert list(rows[1].values())[-4:] == [""] * 4
+
+
+@pytest.mark.parametrize(
+    ("control", "trial", "share"),
+    [
+        (None, 2, (0.86, 0.94)),
+        (DENSE | {"cider": 0.9}, 2, (0.86, 0.94)),
+        (DENSE | {"cider": 1.2}, 2, (0.71, 0.79)),
+        (DENSE | {"cider": 0.9}, 1, (1.1, 1.3)),
+        (DENSE | {"cider": 1.2}, 1, None),
+        (DENSE | {"cider": 1.2}, 3, None),
+    ],
+    ids=["no control", "worse", "better", "worse, itself", "better, itself", "no predictions"],
+)
+def test_the_interval_of_a_share_is_against_what_it_is_a_share_of(control, trial, share):
+    assert compared(control).share_interval(trial, "cider") == share

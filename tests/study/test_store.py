@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from search_toys import toy_run, toy_space
+from search_toys import toy_predictions, toy_run, toy_space
 
 from autocomp.errors import StudyError
 from autocomp.policy import Policy, Quantize
@@ -27,8 +27,11 @@ def test_what_is_written_is_read_back(store):
     store.write_policy(17, policy)
     store.write_policy(2, Policy())
     store.write_result(toy_run(17, policy))
+    store.write_predictions(17, toy_predictions(policy))
     assert store.read_policies() == {2: Policy(), 17: policy}
     assert store.read_results() == {17: toy_run(17, policy)}
+    assert store.read_predictions(17) == toy_predictions(policy)
+    assert store.read_predictions(2) is None
     assert (store.directory / "trials" / "00017" / "result.json").exists()
     assert store.read_space() == SPACE.to_yaml()
     assert store.read_header() == {}

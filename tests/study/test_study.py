@@ -16,6 +16,7 @@ from search_toys import (
     OBJECTIVES,
     STEPS,
     open_toy,
+    predicting_run,
     toy_bound,
     toy_metrics,
     toy_run,
@@ -188,9 +189,9 @@ def test_a_crash_before_any_write_loses_nothing_and_runs_nothing_twice(tmp_path)
         directory = tmp_path / str(fatal)
         ran: list[tuple[int, str]] = []
 
-        def noting(number, policy, ran=ran):
+        def noting(number, policy, ran=ran, directory=directory):
             ran.append((number, policy.id))
-            return toy_run(number, policy)
+            return predicting_run(directory)(number, policy)
 
         if crashed(directory, trials, noting, fatal):
             break
@@ -199,6 +200,7 @@ def test_a_crash_before_any_write_loses_nothing_and_runs_nothing_twice(tmp_path)
         assert before - len(kept) <= 1
         study = search(directory, trials, noting)
         assert sorted(study.results) == list(range(trials))
+        assert len(list(directory.glob("trials/*/predictions.json"))) == trials
         assert not kept & {number for number, _ in ran[before:]}
         assert len(set(ran)) == trials  # a number that runs again has the same policy
         assert len({policy for _, policy in ran}) == trials
@@ -360,6 +362,25 @@ def test_failed_and_stopped_trials_are_told_as_such(tmp_path):
     assert told[0].constraints == {"size_mb": pytest.approx(1.0)}
     assert study.results[3].metrics == {"size_mb": 7.0}
     assert "broken" in (tmp_path / "trials" / "00002" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("status", ["stopped", "failed"])
+def test_only_complete_trials_keep_predictions(tmp_path, status):
+    def run(number, policy):
+        result = predicting_run(tmp_path)(number, policy)
+        return result if number != 3 else result.model_copy(update={"status": status})
+
+    search(tmp_path, 5, run)
+    kept = [int(path.parent.name) for path in sorted(tmp_path.glob("trials/*/predictions.json"))]
+    assert kept == [0, 1, 2, 4]
+
+
+def test_a_control_that_is_the_dense_model_has_its_predictions(tmp_path):
+    search(tmp_path, 3, predicting_run(tmp_path), steps=FEW_STEPS)
+    dense, control = (
+        tmp_path / "trials" / name / "predictions.json" for name in ("00000", "00001")
+    )
+    assert control.read_bytes() == dense.read_bytes()
 
 
 def test_a_small_space_is_exhausted_without_running_a_policy_twice(tmp_path):

@@ -205,6 +205,16 @@ def test_the_first_examples_of_a_split_can_be_scored_alone(task: Captioning) -> 
     assert task.metrics(references, "dev")["bleu_4"] == pytest.approx(1)
 
 
+def test_examples_have_names_and_scores_that_average_to_the_metrics(task: Captioning) -> None:
+    guesses = ["a red circle", "", *(image[1] for image in task.split("dev").references[2:])]
+    metrics, scores = task.metrics(guesses, "dev"), task.per_example(guesses, "dev")
+    assert set(scores) == {"cider", "rouge_l"}
+    for name, each in scores.items():
+        assert each.shape == (len(task.names("dev")),) == (16,)
+        assert each[1] == 0
+        assert each.mean() == pytest.approx(metrics[name])
+
+
 def test_meteor_can_be_demanded() -> None:
     from autocomp.errors import UserError
 
