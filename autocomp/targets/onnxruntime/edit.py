@@ -44,6 +44,14 @@ def store(graph: onnx.GraphProto, name: str, values: np.ndarray) -> str:
     return name
 
 
+def dequantized(
+    graph: onnx.GraphProto, name: str, codes: np.ndarray, scale: np.ndarray
+) -> NodeProto:
+    """Store codes with a scale for each of the first axis; the node that gives their values."""
+    inputs = [store(graph, f"{name}.codes", codes), store(graph, f"{name}.scale", scale)]
+    return helper.make_node("DequantizeLinear", inputs, [f"{name}.values"], axis=0)
+
+
 def set_nodes(graph: onnx.GraphProto, nodes: Iterable[NodeProto]) -> None:
     """Make `nodes` the graph's nodes, in that order."""
     kept = list(nodes)

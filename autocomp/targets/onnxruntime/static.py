@@ -18,11 +18,13 @@ from autocomp.errors import CheckpointError
 from autocomp.targets.onnxruntime.calibrate import Ranges
 from autocomp.targets.onnxruntime.edit import (
     consumers,
+    dequantized,
     initializers,
     remove_unused,
     set_nodes,
     store,
 )
+from autocomp.targets.onnxruntime.pixels import keep_pixels
 
 LEVELS = 255
 WEIGHT_LEVELS = 127
@@ -63,6 +65,7 @@ def quantize_convolutions(
         conv.output[0]: _pack(graph, conv, quantized[conv.input[1]], scales[conv.input[0]][0])
         for conv in convs
     }
+    keep_pixels(graph, scales)
     after = _round_activations(graph, scales)
     nodes: list[NodeProto] = []
     for node in graph.node:
@@ -129,12 +132,12 @@ def _pack(
         scale = np.maximum(scale, np.abs(bias) / (LARGEST_BIAS * input_scale)).astype(np.float32)
     shape = (-1, *[1] * (weight.ndim - 1))
     codes = np.clip(np.round(weight / scale.reshape(shape)), -WEIGHT_LEVELS, WEIGHT_LEVELS)
-    nodes = [_dequantized(graph, name, codes.astype(np.int8), scale)]
+    nodes = [dequantized(graph, name, codes.astype(np.int8), scale)]
     conv.input[1] = nodes[0].output[0]
     if bias is not None:
         product = (scale * input_scale).astype(np.float32)
         whole = np.round(bias / product).astype(np.int32)
-        nodes.append(_dequantized(graph, conv.input[2], whole, product))
+        nodes.append(dequantized(graph, conv.input[2], whole, product))
         conv.input[2] = nodes[1].output[0]
     return nodes
 
@@ -147,8 +150,3 @@ def _weight_scale(weight: np.ndarray, tensor: QuantizedTensor) -> np.ndarray:
     smallest = np.finfo(np.float32).tiny
     scale = np.maximum(largest / np.maximum(largest_code, 1), smallest)
     return np.asarray(scale, dtype=np.float32)
-
-
-def _dequantized(graph: GraphProto, name: str, codes: np.ndarray, scale: np.ndarray) -> NodeProto:
-    inputs = [store(graph, f"{name}.codes", codes), store(graph, f"{name}.scale", scale)]
-    return helper.make_node("DequantizeLinear", inputs, [f"{name}.values"], axis=0)
