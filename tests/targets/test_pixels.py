@@ -35,8 +35,19 @@ class Normalising(nn.Module):
         return (self.last(torch.relu(self.conv(x))).flatten(1),)
 
 
-def test_no_pixel_is_ever_a_float(tmp_path: Path) -> None:
-    model = Normalising(MEAN.view(3, 1, 1), DEVIATION.view(3, 1, 1)).eval()
+@pytest.mark.parametrize(
+    ("mean", "deviation", "convolutions"),
+    [
+        (MEAN.view(3, 1, 1), DEVIATION.view(3, 1, 1), 3),
+        (torch.full((3, 1, 1), 127.5), torch.full((3, 1, 1), 127.5), 3),
+        (torch.full((3, 1, 1), 127.0), torch.full((3, 1, 1), 128.0), 2),
+    ],
+    ids=["by channel", "half a level", "codes already"],
+)
+def test_no_pixel_is_ever_a_float(
+    mean: Tensor, deviation: Tensor, convolutions: int, tmp_path: Path
+) -> None:
+    model = Normalising(mean, deviation).eval()
     dense = target.lower({"net": conv_graph(model)}, Compressed(model), tmp_path / "dense")
     expected = target.open(dense)("net", images=IMAGES)["y"]
     artifact = target.lower(
@@ -45,7 +56,7 @@ def test_no_pixel_is_ever_a_float(tmp_path: Path) -> None:
     found = target.open(artifact)("net", images=IMAGES)["y"]
     assert np.abs(found - expected).mean() < 0.02 * np.abs(expected).mean()
     counted = kernels(artifact.files[0], tmp_path)
-    assert counted["QLinearConv"] == 3
+    assert counted["QLinearConv"] == convolutions
     assert not {"Sub", "Div", "Cast", "QuantizeLinear"} & set(counted), counted
 
 

@@ -1,12 +1,12 @@
-"""Pixels that stay in 8 bits: an integer convolution normalises them.
+"""Pixels that stay in 8 bits: they are codes already, or an integer convolution normalises them.
 
 In fp32 the two operations on every pixel take a sixth of a small backbone's time beside integer
-convolutions, which read pixels channel by channel within each place.
+convolutions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
@@ -14,9 +14,32 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from autocomp.targets.onnxruntime.edit import dequantized, initializers, set_nodes, store
 
 LEVELS = 127
+Affine = tuple[np.float32, np.uint8]
+"""Scale and zero point."""
 
 
-def keep_pixels(graph: GraphProto, rounded: Collection[str]) -> None:
+def pixel_codes(graph: GraphProto, rounded: Iterable[str]) -> dict[str, tuple[str, Affine]]:
+    """The tensors of `rounded` whose 8-bit codes are the pixels: the pixels, scale and zero point.
+
+    Those are (pixels - mean) / deviation where all channels have one whole mean and one deviation.
+    """
+    stored = initializers(graph)
+    makers = {output: node for node in graph.node for output in node.output}
+    found = {}
+    for name in rounded:
+        parts = _normalised(graph, makers[name], makers, stored) if name in makers else None
+        if parts is not None and _is_affine(*parts[1:]):
+            pixels, mean, deviation = parts
+            found[name] = (pixels, (np.float32(1 / deviation[0]), np.uint8(mean[0])))
+    return found
+
+
+def _is_affine(mean: np.ndarray, deviation: np.ndarray) -> bool:
+    is_whole = 0 <= mean[0] <= np.iinfo(np.uint8).max and mean[0] == np.round(mean[0])
+    return bool(is_whole and (mean == mean[0]).all() and (deviation == deviation[0]).all())
+
+
+def normalise_pixels(graph: GraphProto, rounded: Collection[str]) -> None:
     """Where a tensor of `rounded` is (pixels - mean) / deviation, let a convolution compute it.
 
     Mean and deviation are a channel's, pixels uint8. The depthwise 1 x 1 weights 1 / deviation have

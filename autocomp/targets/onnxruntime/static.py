@@ -24,13 +24,11 @@ from autocomp.targets.onnxruntime.edit import (
     set_nodes,
     store,
 )
-from autocomp.targets.onnxruntime.pixels import keep_pixels
+from autocomp.targets.onnxruntime.pixels import Affine, normalise_pixels, pixel_codes
 
 LEVELS = 255
 WEIGHT_LEVELS = 127
 LARGEST_BIAS = 2.0**30
-Affine = tuple[np.float32, np.uint8]
-"""Scale and zero point."""
 ACTIVATIONS = ("Relu", "Clip")
 """What the integer kernel of a convolution computes along with it."""
 
@@ -60,13 +58,15 @@ def quantize_convolutions(
             f"but holds {len(ranges)}"
         )
     scales = {name: _affine(*row) for name, row in zip(names, ranges.tolist(), strict=True)}
+    pixels = pixel_codes(graph, names)
+    scales |= {name: affine for name, (_, affine) in pixels.items()}
     convs = _convolutions(graph, quantized)
     before = {
         conv.output[0]: _pack(graph, conv, quantized[conv.input[1]], scales[conv.input[0]][0])
         for conv in convs
     }
-    keep_pixels(graph, scales)
-    after = _round_activations(graph, scales)
+    normalise_pixels(graph, set(scales) - set(pixels))
+    after = _round_activations(graph, scales, {name: one for name, (one, _) in pixels.items()})
     nodes: list[NodeProto] = []
     for node in graph.node:
         nodes += [*before.get(node.output[0], []), node]
@@ -98,9 +98,12 @@ def _affine(low: float, high: float) -> Affine:
 
 
 def _round_activations(
-    graph: GraphProto, scales: Mapping[str, Affine]
+    graph: GraphProto, scales: Mapping[str, Affine], codes: Mapping[str, str]
 ) -> dict[str, list[NodeProto]]:
-    """Let every reader of a tensor read its rounded form; the nodes that make it, by tensor."""
+    """Let every reader of a tensor read its rounded form; the nodes that make it, by tensor.
+
+    `codes` names the tensors whose 8-bit codes are there already.
+    """
     for node in graph.node:
         for place, name in enumerate(node.input):
             if name in scales:
@@ -111,9 +114,10 @@ def _round_activations(
             store(graph, f"{name}.scale", np.asarray(scale)),
             store(graph, f"{name}.zero", np.asarray(zero)),
         ]
+        rounded = codes.get(name, f"{name}.codes")
         pairs[name] = [
             helper.make_node("QuantizeLinear", [name, *how], [f"{name}.codes"]),
-            helper.make_node("DequantizeLinear", [f"{name}.codes", *how], [f"{name}.rounded"]),
+            helper.make_node("DequantizeLinear", [rounded, *how], [f"{name}.rounded"]),
         ]
     return pairs
 
