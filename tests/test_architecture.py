@@ -22,7 +22,7 @@ MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path 
 
 # a part imports from itself and from those in the lines above it
 LAYERING = (
-    ("errors",),
+    ("errors", "deploy"),
     ("decisions", "files", "patterns", "clock", "provenance"),
     ("policy", "results"),
     ("space", "words"),
@@ -50,7 +50,7 @@ OUTSIDE = {
     "ray": {"autocomp.study.ray_runner"},
     "torch_pruning": {"autocomp.compress.channels"},
     "onnx": {"autocomp.targets.onnxruntime"},
-    "onnxruntime": {"autocomp.targets.onnxruntime"},
+    "onnxruntime": {"autocomp.targets.onnxruntime", "autocomp.deploy"},
     "timm": {"autocomp.models.backbones"},
     "torchvision": {"autocomp.models.backbones", "autocomp.models.torchvision_compat"},
     "matplotlib": {"autocomp.report"},

@@ -17,6 +17,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(export)
     app.command()(verify)
     app.command()(caption)
+    app.command()(rebuild)
 
 
 def export(
@@ -112,3 +113,16 @@ def caption(
         print_json(captions)
     if unread:
         raise DataError(*unread)
+
+
+def rebuild(directory: Annotated[Path, CHECKPOINT], as_json: Annotated[bool, JSON] = False) -> None:
+    """Make the files that run a model out of its packed weights, byte for byte."""
+    from autocomp.ship.rebuild import rebuild as write
+
+    made = write(directory)
+    if as_json:
+        print_json({"checkpoint": str(directory), "rebuilt": made})
+    elif made:
+        print(f"rebuilt {', '.join(made)}: the very bytes that config.json names")
+    else:
+        print("nothing is missing")

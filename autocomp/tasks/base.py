@@ -109,5 +109,5 @@ class Task(Protocol):
     def check_assets(self, directory: Path) -> None:
         """`CheckpointError` if the weights in a folder were trained with other assets."""
 
-    def write_assets(self, directory: Path) -> list[str]:
-        """Write what inference needs beside the graphs; the names of the files written."""
+    def write_assets(self, directory: Path, threads: int) -> list[str]:
+        """Write what inference on `threads` needs beside the graphs; the names of the files."""
