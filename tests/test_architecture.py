@@ -26,6 +26,7 @@ LAYERING = (
     ("decisions", "files", "patterns", "clock", "provenance"),
     ("policy", "results"),
     ("space", "words"),
+    ("titles",),
     ("models",),
     ("data",),
     ("compress", "retrain", "targets", "evaluate"),

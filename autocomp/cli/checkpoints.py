@@ -32,8 +32,8 @@ def export(
 ) -> None:
     """Write the checkpoint of one trial of a study to a folder."""
     from autocomp.checkpoint.folder import open_checkpoint
-    from autocomp.report.titles import in_short
     from autocomp.ship.export import export as write
+    from autocomp.titles import in_short
 
     checkpoint = open_checkpoint(write(directory, out, trial=trial, best=best, force=force))
     if as_json:

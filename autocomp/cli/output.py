@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from autocomp.titles import NOTHING
+
 WIDE = 1000
 """Columns where there is no terminal to fit into: nothing is cut off on the way into a file."""
-NOTHING = 5e-5
-"""Smaller than this, a metric is noise: a collapsed model's CIDEr of 5.4e-10, say."""
 NUMBER = re.compile(r"\(?[-+]?[\d.,]*(e[-+]?\d+)?[%xMG]?\)?")
 """What goes to the right in its column: "0.97", "97%", "4.1x", "(0)", and nothing at all."""
 

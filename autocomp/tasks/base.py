@@ -88,6 +88,9 @@ class Task(Protocol):
     def size(self, split: SplitName) -> int:
         """Number of examples in a split."""
 
+    def names(self, split: SplitName) -> tuple[str, ...]:
+        """What the data set calls the examples of a split, in their order."""
+
     def inputs(self, split: SplitName, start: int, stop: int) -> np.ndarray:
         """Examples [start, stop) of a split as `predict` takes them."""
 
@@ -99,6 +102,9 @@ class Task(Protocol):
 
     def predict(self, run: Run, inputs: np.ndarray, steps: int | None = None) -> list[Any]:
         """One prediction an example; with `steps`, a sequential model takes exactly that many."""
+
+    def reference(self, split: SplitName, index: int) -> str:
+        """What an example should give, in words: one of its captions, the name of its class."""
 
     def metrics(self, predictions: Sequence[Any], split: SplitName) -> dict[str, float]:
         """The quality of predictions for the first `len(predictions)` examples of a split."""

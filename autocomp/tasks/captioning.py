@@ -235,6 +235,9 @@ class Captioning:
     def size(self, split: SplitName) -> int:
         return len(self.split(split).names)
 
+    def names(self, split: SplitName) -> tuple[str, ...]:
+        return self.split(split).names
+
     def inputs(self, split: SplitName, start: int, stop: int) -> np.ndarray:
         return np.array(self.split(split).images[start:stop])
 
@@ -248,6 +251,9 @@ class Captioning:
     def predict(self, run: Run, inputs: np.ndarray, steps: int | None = None) -> list[str]:
         ids = generate(run, inputs, self.settings.generation, steps)
         return [self.tokenizer.decode(row) for row in ids]
+
+    def reference(self, split: SplitName, index: int) -> str:
+        return self.split(split).references[index][0]
 
     def metrics(self, predictions: Sequence[str], split: SplitName) -> dict[str, float]:
         key = (split, len(predictions))

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from autocomp.policy import Policy
-from autocomp.report.titles import in_short, number, title
 from autocomp.space.metrics import METRICS
+from autocomp.titles import in_short, number, title
 
 HALF = {"kind": "prune_channels", "layers": "encoder", "ratio": 0.5}
 
