@@ -33,7 +33,6 @@ LESS_AND_MORE = {
     "size_mb": ("smaller", "larger"),
     "download_mb": ("smaller", "larger"),
     "latency_ms": ("faster", "slower"),
-    "latency_own_ms": ("faster", "slower"),
     "params": ("fewer", "more"),
     "nonzeros": ("fewer", "more"),
     "macs": ("fewer", "more"),

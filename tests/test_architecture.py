@@ -109,6 +109,12 @@ def test_each_outside_library_is_known_to_its_adapter_alone(library: str) -> Non
             assert name.startswith(tuple(OUTSIDE[library])), f"{name} imports {library}"
 
 
+@pytest.mark.parametrize("name", [one for one in MODULES if part(one) == "deploy"])
+def test_what_is_deployed_needs_three_packages(name: str) -> None:
+    found = {one.split(".")[0] for one in imports(name)} - sys.stdlib_module_names
+    assert found <= {"numpy", "onnxruntime", "PIL"}
+
+
 def test_every_part_has_a_place() -> None:
     assert {part(name) for name in MODULES if part(name)} == set(LEVEL)
 

@@ -78,7 +78,7 @@ def write_card(directory: Path, card: Card) -> None:
         "How it was made": _made(card),
         "How it measured": _measured(card),
         "What it says": _says(card) if card.examples else "",
-        "What was not done": "\n".join(f"- {escaped(line)}" for line in card.skipped),
+        "What was not done": "\n".join(f"- {escaped(_numbered(line))}" for line in card.skipped),
         "Data": _data(card),
     }
     parts = [_summary(card), *(f"## {name}\n\n{text}" for name, text in sections.items() if text)]
@@ -87,20 +87,22 @@ def write_card(directory: Path, card: Card) -> None:
 
 def escaped(text: str) -> str:
     """`text` on one line, with nothing in it that Markdown or HTML would read as markup."""
-    return re.sub(r"([\\`*_\[\]<>|~&#$])", r"\\\1", " ".join(text.split()))
+    # an underscore inside a word is none
+    marks = r"[\\`*\[\]<>|~&#$]|(?<![^\W_])_|_(?![^\W_])"
+    return re.sub(marks, lambda mark: f"\\{mark[0]}", " ".join(text.split()))
 
 
 def _summary(card: Card) -> str:
     """The title and the one paragraph for those who read no more."""
     name, sentence = ABOUT[card.task["kind"]](card.task)
     if card.is_dense:
-        gains, what = ["dense"], "Nothing is compressed: it is what others are measured against."
+        gain, what = "dense", "Nothing is compressed: others are measured against it."
     else:
         gains = [one for metric in card.objectives if (one := _gain(card, metric))]
+        gain = f"{' and '.join(gains)} than dense" if gains else ""
         what = "Compressed by autocomp."
     figures = ", ".join(_figure(card, one) for one in card.objectives if one in card.metrics)
-    heading = f"# {name}, {' and '.join(gains)}" if gains else f"# {name}"
-    return f"{heading}\n\n{sentence} {what} {figures}."
+    return f"# {', '.join(filter(None, (name, gain)))}\n\n{sentence} {what} {figures}."
 
 
 def _gain(card: Card, metric: str) -> str:
@@ -133,7 +135,11 @@ ABOUT: dict[str, Callable[[Mapping[str, Any]], tuple[str, str]]] = {"captioning"
 
 
 def _made(card: Card) -> str:
-    steps = [f"{index}. {escaped(one)}" for index, one in enumerate(describe(card.policy), 1)]
+    steps = ["Trained as the section `task` of `config.json` says; nothing is compressed."]
+    if not card.is_dense:
+        phrases = enumerate(describe(card.policy), 1)
+        steps = ["From the dense model, in this order:", ""]
+        steps += [f"{index}. {escaped(phrase)}" for index, phrase in phrases]
     found = versions()
     tools = [f"{name} {found[name]}" for name in MADE_WITH if name in found]
     return "\n".join(steps) + f"\n\nMade with {', '.join(tools)}."
@@ -151,8 +157,15 @@ def _measured(card: Card) -> str:
         "chosen; `autocomp verify . --split test` measures it on images that no search reads. "
         f"Size, time and memory are those of these very files in {target.kind} with {threads} and "
         f"batch size {target.batch_size}, on {escaped(here['processor'])} ({here['cores']} cores, "
-        f"{escaped(here['system'])}). Time is from image file to caption."
+        f"{escaped(here['system'])}). Latency is from image file to caption, over the same number "
+        "of tokens as dense; own latency is that of captions as long as the model makes them. "
+        "Download is what `autocomp rebuild .` makes these files from."
     )
+
+
+def _numbered(line: str) -> str:
+    """Steps are counted from 1, as in the list of how the model was made."""
+    return re.sub(r"^steps\.(\d+)\.(\w+)", lambda step: f"step {int(step[1]) + 1}, {step[2]}", line)
 
 
 def _row(card: Card, metric: str) -> list[str]:

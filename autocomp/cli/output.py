@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from autocomp.titles import NOTHING
-
 WIDE = 1000
 """Columns where there is no terminal to fit into: nothing is cut off on the way into a file."""
 NUMBER = re.compile(r"\(?[-+]?[\d.,]*(e[-+]?\d+)?[%xMG]?\)?")
@@ -44,6 +42,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 def shown(value: object) -> str:
     """A cell as text: four significant digits, nothing for None, 0.0000 for next to nothing."""
+    from autocomp.titles import NOTHING
+
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, float):
