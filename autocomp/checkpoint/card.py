@@ -100,9 +100,10 @@ def _summary(card: Card) -> str:
     else:
         gains = [one for metric in card.objectives if (one := _gain(card, metric))]
         gain = f"{' and '.join(gains)} than dense" if gains else ""
-        what = "Compressed by autocomp."
+        what = "Made by autocomp from a dense model."
     figures = ", ".join(_figure(card, one) for one in card.objectives if one in card.metrics)
-    return f"# {', '.join(filter(None, (name, gain)))}\n\n{sentence} {what} {figures}."
+    told = f" {figures}." if figures else ""
+    return f"# {', '.join(filter(None, (name, gain)))}\n\n{sentence} {what}{told}"
 
 
 def _gain(card: Card, metric: str) -> str:

@@ -158,11 +158,10 @@ def generate(
 ) -> list[list[int]]:
     """Token ids, without bos and eos, for images (B, H, W, 3).
 
-    The encoder graph returns the whole state of the decoder (cross keys and values, empty caches);
-    the decoder graph takes a token, its position and that state, and returns logits and what has
-    changed of the state. So nothing here depends on the layers or heads a model has kept. With
-    `steps` exactly that many tokens are decoded, whatever they are: the same work for every model,
-    so that short captions don't pass for speed.
+    The encoder graph returns the whole state of the decoder; the decoder graph takes a token, its
+    position and that state, and returns logits and what has changed of the state: nothing here
+    depends on the layers or heads a model has kept. With `steps` exactly that many tokens are
+    decoded, whatever they are, so that short captions don't pass for speed.
     """
     if beam == 1:
         return greedy(run, images, max_length, steps)
