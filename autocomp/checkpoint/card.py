@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +78,7 @@ def write_card(directory: Path, card: Card) -> None:
         "How it was made": _made(card),
         "How it measured": _measured(card),
         "What it says": _says(card) if card.examples else "",
-        "What was not done": "\n".join(f"- {escaped(_numbered(line))}" for line in card.skipped),
+        "What was not done": _skipped(card.skipped),
         "Data": _data(card),
     }
     parts = [_summary(card), *(f"## {name}\n\n{text}" for name, text in sections.items() if text)]
@@ -164,11 +164,6 @@ def _measured(card: Card) -> str:
     )
 
 
-def _numbered(line: str) -> str:
-    """Steps are counted from 1, as in the list of how the model was made."""
-    return re.sub(r"^steps\.(\d+)\.(\w+)", lambda step: f"step {int(step[1]) + 1}, {step[2]}", line)
-
-
 def _row(card: Card, metric: str) -> list[str]:
     value, dense = card.metrics[metric], card.dense.get(metric)
     cells = [title(metric), number(value)]
@@ -193,6 +188,22 @@ def _says(card: Card) -> str:
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _skipped(lines: Sequence[str]) -> str:
+    """A line for each reason, with all it holds for; steps count from 1, as in the list of them."""
+    held: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        where, _, rest = line.partition(": ")
+        what, _, reason = rest.rpartition(": ")
+        step = re.fullmatch(r"steps\.(\d+)\.(\w+)", where)
+        place = f"step {int(step[1]) + 1}, {step[2]}" if step else where
+        held.setdefault((place, reason), []).append(what)
+    told = [
+        ": ".join(filter(None, (place, ", ".join(whats), reason)))
+        for (place, reason), whats in held.items()
+    ]
+    return "\n".join(f"- {escaped(line)}" for line in told)
 
 
 def _data(card: Card) -> str:

@@ -87,10 +87,21 @@ def test_the_card_says_where_it_was_measured(
 
 
 def test_steps_are_in_words_and_what_was_not_done_names_them(tmp_path: Path) -> None:
-    text = written(tmp_path, replace(HERE, skipped=("steps.1.quantize: head: held at 32 bits",)))
+    skipped = (
+        "train: 1 skipped: a.jpg: no such file",
+        "steps.1.quantize: head: held at 32 bits",
+        "steps.0.retrain: idle",
+        "steps.1.quantize: stem_1: held at 32 bits",
+    )
+    text = written(tmp_path, replace(HERE, skipped=skipped))
     assert "1. retrain 20 steps" in text
     assert "2. store the weights of decoder.\\*\\_proj at 8 bits" in text
-    assert "## What was not done\n\n- step 2, quantize: head: held at 32 bits\n" in text
+    told = text.partition("## What was not done\n\n")[2].splitlines()
+    assert told[:3] == [
+        "- train: 1 skipped: a.jpg: no such file",
+        "- step 2, quantize: head, stem_1: held at 32 bits",
+        "- step 1, retrain: idle",
+    ]
     assert "What was not done" not in written(tmp_path, HERE)
 
 
