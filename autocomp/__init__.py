@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from autocomp.policy import Policy as Policy
     from autocomp.ship.export import export as export
     from autocomp.ship.load import load as load
+    from autocomp.ship.rebuild import rebuild as rebuild
     from autocomp.ship.verify import verify as verify
     from autocomp.space.space import SearchSpace as SearchSpace
     from autocomp.study.driver import search as search
@@ -25,11 +26,22 @@ _HOMES = {
     "Study": "autocomp.study.study",
     "export": "autocomp.ship.export",
     "load": "autocomp.ship.load",
+    "rebuild": "autocomp.ship.rebuild",
     "search": "autocomp.study.driver",
     "verify": "autocomp.ship.verify",
 }
 
-__all__ = ["Policy", "SearchSpace", "Study", "__version__", "export", "load", "search", "verify"]
+__all__ = [
+    "Policy",
+    "SearchSpace",
+    "Study",
+    "__version__",
+    "export",
+    "load",
+    "rebuild",
+    "search",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

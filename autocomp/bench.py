@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from autocomp.checkpoint.card import write_card
+from autocomp.checkpoint.card import Card, Example, write_card
 from autocomp.checkpoint.folder import (
     METRICS,
     Checkpoint,
@@ -37,6 +37,8 @@ from autocomp.tasks.base import Task
 from autocomp.tasks.registry import build_task, task_settings
 
 DENSE = "dense"
+SHOWN = 5
+"""How many of the first images of the dev split a model card shows captions of."""
 Progress = Callable[[int, int, float], None]
 
 
@@ -60,6 +62,11 @@ class Bench:
     @cached_property
     def raw_inputs(self) -> list[bytes]:
         return self.task.raw_inputs("dev", TIMED_EXAMPLES)
+
+    @cached_property
+    def shown(self) -> list[Any]:
+        """What the dense model says of the examples that model cards show."""
+        return self.task.predict(self.dense.run, self.task.inputs("dev", 0, SHOWN))
 
     @cached_property
     def teacher(self) -> nn.Module:
@@ -116,13 +123,37 @@ def prepare_dense(
     section = settings.model_dump(mode="json")
 
     def fill(folder: Path) -> None:
-        metrics = _measure_dense(folder, task, target, Compressed(module), section, seed)
+        metrics, said = _measure_dense(folder, task, target, Compressed(module), section, seed)
         write_json(folder / METRICS, metrics)
-        write_card(folder, Policy(), target, metrics, metrics, ())
+        write_card(folder, _dense_card(space, task, metrics, said))
         seal(folder)
 
     write_folder(directory / DENSE, fill)
     return open_checkpoint(directory / DENSE)
+
+
+def examples(task: Task, said: Sequence[Any], dense: Sequence[Any]) -> tuple[Example, ...]:
+    """What two models say of the first images of the dev split, and what a person did."""
+    return tuple(
+        Example(name, str(said[index]), str(dense[index]), task.reference("dev", index))
+        for index, name in enumerate(task.names("dev")[:SHOWN])
+    )
+
+
+def _dense_card(
+    space: SearchSpace, task: Task, metrics: dict[str, float], said: Sequence[Any]
+) -> Card:
+    return Card(
+        task=task_settings(space.task).model_dump(mode="json"),
+        policy=Policy(),
+        target=_target(space),
+        objectives=tuple(one.metric for one in space.objectives),
+        metrics=metrics,
+        dense=metrics,
+        dev_size=task.size("dev"),
+        examples=examples(task, said, said),
+        skipped=tuple(task.left_out()),
+    )
 
 
 def _target(space: SearchSpace) -> TargetSettings:
@@ -136,23 +167,20 @@ def _measure_dense(
     dense: Compressed,
     section: dict[str, Any],
     seed: int,
-) -> dict[str, float]:
+) -> tuple[dict[str, float], list[Any]]:
+    """The dense model's metrics, and what it predicts of the dev split."""
     artifact = write_model(folder, task, target, dense, Policy())
     run = load_target(target.kind).open(artifact, threads=target.threads)
-    metrics, _ = quality(task, run, "dev")
+    metrics, predictions = quality(task, run, "dev")
     steps = max(1, round(metrics.get("mean_tokens", 1.0)))
     raw = task.raw_inputs("dev", TIMED_EXAMPLES)
     latency_ms = dense_latency_ms(task, run, raw, target, steps)
     fingerprint = task.fingerprint()
     write_config(artifact, dense, section, target, seed, fingerprint, steps, latency_ms)
     own_ms = own_latency_ms(task, run, raw, target)
-    return {
-        **metrics,
-        **cost(task, dense, artifact, steps),
-        "latency_ratio": 1.0,
-        "latency_ms": latency_ms,
-        "latency_own_ms": own_ms,
-    }
+    costs = cost(task, dense, artifact, steps)
+    times = {"latency_ratio": 1.0, "latency_ms": latency_ms, "latency_own_ms": own_ms}
+    return {**metrics, **costs, **times}, predictions
 
 
 def compressible_layers(task: Task) -> dict[str, list[str]]:

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from autocomp.apply import Work, apply_
-from autocomp.bench import Bench
-from autocomp.checkpoint.card import write_card
+from autocomp.bench import Bench, examples
+from autocomp.checkpoint.card import Card, write_card
 from autocomp.checkpoint.folder import METRICS, seal, write_config, write_model
 from autocomp.clock import Clock
 from autocomp.errors import TrialStopped, UserError
@@ -125,8 +126,22 @@ def _carry_out(bench: Bench, policy: Policy, directory: Path, found: Findings) -
         found.metrics |= _timing(work, run, policy)
         found.metrics["latency_own_ms"] = _own_timing(work, run, policy)
     write_json(directory / METRICS, found.metrics)
-    write_card(directory, policy, bench.target, found.metrics, bench.dense.metrics, found.skipped)
+    write_card(directory, _card(bench, policy, found, predictions))
     seal(directory)
+
+
+def _card(bench: Bench, policy: Policy, found: Findings, predictions: list[Any]) -> Card:
+    return Card(
+        task=bench.dense.config.task,
+        policy=policy,
+        target=bench.target,
+        objectives=tuple(one.metric for one in bench.objectives),
+        metrics=found.metrics,
+        dense=bench.dense.metrics,
+        dev_size=bench.task.size("dev"),
+        examples=examples(bench.task, predictions, bench.shown),
+        skipped=(*bench.task.left_out(), *found.skipped),
+    )
 
 
 def _lower(work: Work, policy: Policy, directory: Path) -> tuple[Artifact, Run]:

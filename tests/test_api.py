@@ -33,6 +33,7 @@ def test_the_public_names_are_known():
         "__version__",
         "export",
         "load",
+        "rebuild",
         "search",
         "verify",
     }

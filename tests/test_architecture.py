@@ -22,10 +22,11 @@ MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path 
 
 # a part imports from itself and from those in the lines above it
 LAYERING = (
-    ("errors",),
+    ("errors", "deploy"),
     ("decisions", "fields", "files", "patterns", "clock", "provenance"),
     ("policy", "results", "predictions"),
     ("space", "words"),
+    ("titles",),
     ("models",),
     ("data",),
     ("compress", "retrain", "targets", "evaluate"),
@@ -50,7 +51,7 @@ OUTSIDE = {
     "ray": {"autocomp.study.ray_runner"},
     "torch_pruning": {"autocomp.compress.channels"},
     "onnx": {"autocomp.targets.onnxruntime"},
-    "onnxruntime": {"autocomp.targets.onnxruntime"},
+    "onnxruntime": {"autocomp.targets.onnxruntime", "autocomp.deploy"},
     "timm": {"autocomp.models.backbones"},
     "torchvision": {"autocomp.models.backbones", "autocomp.models.torchvision_compat"},
     "matplotlib": {"autocomp.report"},
@@ -106,6 +107,12 @@ def test_each_outside_library_is_known_to_its_adapter_alone(library: str) -> Non
     for name in MODULES:
         if any(one.split(".")[0] == library for one in imports(name)):
             assert name.startswith(tuple(OUTSIDE[library])), f"{name} imports {library}"
+
+
+@pytest.mark.parametrize("name", [one for one in MODULES if part(one) == "deploy"])
+def test_what_is_deployed_needs_three_packages(name: str) -> None:
+    found = {one.split(".")[0] for one in imports(name)} - sys.stdlib_module_names
+    assert found <= {"numpy", "onnxruntime", "PIL"}
 
 
 def test_every_part_has_a_place() -> None:

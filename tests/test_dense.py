@@ -117,7 +117,7 @@ def test_a_users_own_weights_load(as_folder: bool, task: Captioning, tmp_path: P
 def test_weights_trained_on_other_words_are_refused(task: Captioning, tmp_path: Path) -> None:
     save_file(dict(tensors(task.build())), tmp_path / WEIGHTS)
     settings = DenseSettings(checkpoint=str(tmp_path))
-    task.write_assets(tmp_path)
+    task.write_assets(tmp_path, threads=1)
     dense_model(task, settings, "mine", 0)
     words = task.tokenizer.words
     Tokenizer((*words[:4], *reversed(words[4:]))).save(tmp_path / "tokenizer.json")

@@ -1,7 +1,8 @@
 """A checkpoint: a folder with a model at its widths, its runtime files, and all they need.
 
-Nothing in it runs code when it is read: safetensors, JSON, YAML and ONNX. `config.json` names every
-other file with its SHA-256, so one that was truncated or edited is found before it is used.
+Nothing in it runs code when it is read: safetensors, JSON, YAML and ONNX; the program that lies in
+it for those without autocomp is a copy that autocomp never runs. `config.json` names every other
+file with its SHA-256, so one that was truncated or edited is found before it is used.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from autocomp.checkpoint.packing import (
 )
 from autocomp.compress.formats import Compressed
 from autocomp.decisions import Decision, json_id, validate
+from autocomp.deploy import caption
 from autocomp.errors import CheckpointError
 from autocomp.files import write_bytes, write_json, write_text
 from autocomp.models.reshape import reshape_
@@ -43,6 +45,8 @@ METRICS = "metrics.json"
 CARD = "README.md"
 LATE = (METRICS, CARD)
 """Written after `config.json`, for its size is among the metrics."""
+PROGRAMS: dict[str, Path] = {"captioning": Path(caption.__file__)}
+"""What runs a checkpoint without autocomp, by its kind of task; copied into it as it is."""
 
 # a name without a slash cannot leave its folder
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
@@ -85,7 +89,7 @@ def write_model(
         directory,
         drive=lambda run: task.predict(run, task.inputs("train", 0, CALIBRATION_EXAMPLES)),
     )
-    assets = tuple(task.write_assets(directory))
+    assets = tuple(task.write_assets(directory, target.threads))
     write_bytes(directory / WEIGHTS, save(pack(compressed)))
     write_text(directory / POLICY, policy.to_yaml())
     return Artifact(directory, artifact.graphs, assets, artifact.skipped)
@@ -102,12 +106,16 @@ def write_config(
     dense_latency_ms: float,
     image_size: int | None = None,
 ) -> None:
-    """Write `config.json` for what `write_model` wrote; `task` is the space file's section.
+    """Write `config.json` for what `write_model` wrote, and the program that runs it.
 
-    It has its final size from now on; `seal` makes it whole when the metrics and the card are
-    written.
+    `task` is the space file's section, whose kind decides on the program. `config.json` has its
+    final size from now on; `seal` makes it whole when the metrics and the card are written.
     """
     names = [*artifact.graphs.values(), *artifact.assets, WEIGHTS, POLICY]
+    program = PROGRAMS.get(str(task.get("kind")))
+    if program is not None:
+        write_bytes(artifact.directory / program.name, program.read_bytes())
+        names.append(program.name)
     config = CheckpointConfig(
         task=task,
         target=target,
@@ -201,21 +209,29 @@ class Checkpoint:
 
 def open_checkpoint(directory: Path | str) -> Checkpoint:
     """The checkpoint in a folder; `CheckpointError` if it is incomplete, truncated or edited."""
-    directory = Path(directory)
-    if not directory.is_dir():
-        found = "is a file" if directory.exists() else "there is none"
-        raise CheckpointError(f"{directory}: must be a checkpoint folder, but {found}")
-    config = _read_config(directory)
+    directory, config = _find(directory)
     for name in (*config.graphs.values(), *config.assets, WEIGHTS, POLICY, *LATE):
         if name not in config.files:
             raise CheckpointError(f"{directory / CONFIG}: files must name {name}, but does not")
-    for name, expected in config.files.items():
-        file = directory / name
-        if not file.is_file():
-            raise CheckpointError(f"{file}: must be there, but is missing")
-        if _sha256(file) != expected:
-            raise CheckpointError(f"{file}: must be as autocomp wrote it, but it was changed")
+    for name in config.files:
+        _check_file(directory, name, config)
     return Checkpoint(directory, config)
+
+
+def open_packed(directory: Path | str) -> Checkpoint:
+    """The checkpoint of which a folder holds at least what `download_mb` counts.
+
+    `CheckpointError` if any of that is missing, truncated or edited; no other file is looked at.
+    """
+    directory, config = _find(directory)
+    for name in (*config.assets, WEIGHTS):
+        _check_file(directory, name, config)
+    return Checkpoint(directory, config)
+
+
+def is_whole(path: Path, config: CheckpointConfig) -> bool:
+    """Whether a file is there with the bytes that `config` names."""
+    return path.is_file() and config.files.get(path.name) == _sha256(path)
 
 
 def is_checkpoint(directory: Path) -> bool:
@@ -225,6 +241,24 @@ def is_checkpoint(directory: Path) -> bool:
     except CheckpointError:
         return False
     return True
+
+
+def _find(directory: Path | str) -> tuple[Path, CheckpointConfig]:
+    directory = Path(directory)
+    if not directory.is_dir():
+        found = "is a file" if directory.exists() else "there is none"
+        raise CheckpointError(f"{directory}: must be a checkpoint folder, but {found}")
+    return directory, _read_config(directory)
+
+
+def _check_file(directory: Path, name: str, config: CheckpointConfig) -> None:
+    file = directory / name
+    if not file.is_file():
+        can = name in config.graphs.values()
+        mend = f"; 'autocomp rebuild {directory}' makes it" if can else ""
+        raise CheckpointError(f"{file}: must be there, but is missing{mend}")
+    if not is_whole(file, config):
+        raise CheckpointError(f"{file}: must be as autocomp wrote it, but it was changed")
 
 
 def _read_config(directory: Path) -> CheckpointConfig:

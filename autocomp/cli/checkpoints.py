@@ -17,6 +17,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(export)
     app.command()(verify)
     app.command()(caption)
+    app.command()(rebuild)
 
 
 def export(
@@ -31,8 +32,8 @@ def export(
 ) -> None:
     """Write the checkpoint of one trial of a study to a folder."""
     from autocomp.checkpoint.folder import open_checkpoint
-    from autocomp.report.titles import in_short
     from autocomp.ship.export import export as write
+    from autocomp.titles import in_short
 
     checkpoint = open_checkpoint(write(directory, out, trial=trial, best=best, force=force))
     if as_json:
@@ -112,3 +113,16 @@ def caption(
         print_json(captions)
     if unread:
         raise DataError(*unread)
+
+
+def rebuild(directory: Annotated[Path, CHECKPOINT], as_json: Annotated[bool, JSON] = False) -> None:
+    """Make the files that run a model out of its packed weights, byte for byte."""
+    from autocomp.ship.rebuild import rebuild as write
+
+    made = write(directory)
+    if as_json:
+        print_json({"checkpoint": str(directory), "rebuilt": made})
+    elif made:
+        print(f"rebuilt {', '.join(made)}: the very bytes that config.json names")
+    else:
+        print("nothing is missing")

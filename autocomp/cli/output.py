@@ -11,8 +11,6 @@ from typing import Any
 
 WIDE = 1000
 """Columns where there is no terminal to fit into: nothing is cut off on the way into a file."""
-NOTHING = 5e-5
-"""Smaller than this, a metric is noise: a collapsed model's CIDEr of 5.4e-10, say."""
 NUMBER = re.compile(r"\(?[-+]?[\d.,]*(e[-+]?\d+)?[%xMG]?\)?")
 """What goes to the right in its column: "0.97", "97%", "4.1x", "(0)", and nothing at all."""
 
@@ -44,6 +42,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 def shown(value: object) -> str:
     """A cell as text: four significant digits, nothing for None, 0.0000 for next to nothing."""
+    from autocomp.titles import NOTHING
+
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, float):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import PIL
 from filelock import FileLock
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from autocomp.deploy import caption
 from autocomp.errors import DataError
 from autocomp.files import cache_dir, write_folder, write_json
 
@@ -36,44 +36,19 @@ class ImageStack:
 
 
 def read_image(data: bytes, size: int) -> np.ndarray:
-    """The image in `data` as (size, size, 3) uint8 RGB.
+    """The image in `data` as (size, size, 3) uint8 RGB, just as a deployed model reads it.
 
-    The whole picture is turned upright as its EXIF says, laid on white where it is transparent, and
-    squashed to a square (bicubic), so nothing is cropped away. Raises `DataError` with the reason
-    if Pillow cannot read it, or if it would decode to more than `PIL.Image.MAX_IMAGE_PIXELS`.
+    Raises `DataError` with the reason where `autocomp.deploy.caption.read_image` finds it unusable.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd metadata, which is harmless, and of decompression bombs
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                upright = _as_rgb(ImageOps.exif_transpose(image))
-    except Exception as failure:  # a damaged file makes Pillow's plugins raise almost anything
-        reason = " ".join(str(failure).split()) or type(failure).__name__
-        if isinstance(failure, UnidentifiedImageError):
-            reason = f"its {len(data)} bytes are of no known image format"
-        raise DataError(f"must be an image Pillow can read, but {reason}") from None
-    return _squash(upright, size)
+        return caption.read_image(data, size)
+    except caption.Unusable as failure:
+        raise DataError(str(failure)) from None
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     """(H, W, 3) uint8 as `read_image` would read it from a file that loses nothing."""
-    return _squash(Image.fromarray(np.asarray(pixels)), size)
-
-
-def _squash(image: Image.Image, size: int) -> np.ndarray:
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip to white
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    if "transparency" in image.info or image.mode in {"LA", "PA", "La", "RGBA", "RGBa"}:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return caption.squash(Image.fromarray(np.asarray(pixels)), size)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from autocomp.deploy.caption import UNK, sentence
 from autocomp.errors import CheckpointError, DataError
 from autocomp.files import write_json
 
-PAD, BOS, EOS, UNK = range(4)
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 
@@ -57,13 +57,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The words up to the first end mark, with single spaces; special ids leave no trace."""
-        words: list[str] = []
-        for number in ids:
-            if number == EOS:
-                break
-            if number > UNK:
-                words.append(self.words[number])
-        return " ".join(words)
+        return sentence(ids, self.words)
 
     def save(self, path: Path) -> None:
         """Write `{"words": [...]}`; a word's place in the list is its id."""

@@ -30,10 +30,10 @@ from autocomp.report.panels import (
     panels_of,
 )
 from autocomp.report.placing import place
-from autocomp.report.titles import number, title
 from autocomp.results import TrialResult
 from autocomp.space.metrics import Direction
 from autocomp.study.front import Front
+from autocomp.titles import number, title
 
 PANEL_INCHES = (5.0, 4.1)
 DOTS_PER_INCH = 200

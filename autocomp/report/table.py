@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autocomp.report.titles import in_short, number, title
 from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL
 from autocomp.space.metrics import Direction
 from autocomp.study.front import Front, Member, directed
+from autocomp.titles import in_short, number, title
 
 
 @dataclass(frozen=True)

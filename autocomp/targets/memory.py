@@ -1,6 +1,7 @@
 """How much memory a model takes where it is deployed: a fresh process that opens and runs it.
 
-`python -m autocomp.targets.memory DIR` prints it; that process loads numpy and ONNX Runtime alone.
+`python -m autocomp.targets.memory DIR` prints it; that process loads what one with `caption.py`
+loads: numpy, Pillow and ONNX Runtime.
 """
 
 from __future__ import annotations

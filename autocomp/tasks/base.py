@@ -117,6 +117,9 @@ class Task(Protocol):
     def predict(self, run: Run, inputs: np.ndarray, steps: int | None = None) -> list[Any]:
         """One prediction an example; with `steps`, a sequential model takes exactly that many."""
 
+    def reference(self, split: SplitName, index: int) -> str:
+        """What an example should give, in words: one of its captions, the name of its class."""
+
     def metrics(self, predictions: Sequence[Any], split: SplitName) -> dict[str, float]:
         """The quality of predictions for the first `len(predictions)` examples of a split."""
 
@@ -131,5 +134,5 @@ class Task(Protocol):
     def check_assets(self, directory: Path) -> None:
         """`CheckpointError` if the weights in a folder were trained with other assets."""
 
-    def write_assets(self, directory: Path) -> list[str]:
-        """Write what inference needs beside the graphs; the names of the files written."""
+    def write_assets(self, directory: Path, threads: int) -> list[str]:
+        """Write what inference on `threads` needs beside the graphs; the names of the files."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autocomp.data.tokenizer import BOS
+from autocomp.deploy.caption import BOS
 from autocomp.models.cnn_transformer import CnnTransformer, DecoderGraph, EncoderGraph
 from autocomp.tasks.base import Graph
 

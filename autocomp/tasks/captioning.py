@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from autocomp.data.captions import CaptionSplit, DataSettings, SplitName, load_split
 from autocomp.data.images import read_image
-from autocomp.data.tokenizer import BOS, EOS, PAD, Tokenizer
+from autocomp.data.tokenizer import Tokenizer
 from autocomp.decisions import Decision
+from autocomp.deploy.caption import BOS, EOS, PAD
 from autocomp.errors import CheckpointError
 from autocomp.evaluate.captions import SCORES, CaptionScorer
 from autocomp.evaluate.meteor import java_available
@@ -259,6 +260,9 @@ class Captioning:
         ids = generate(run, inputs, self.settings.generation, steps)
         return [self.tokenizer.decode(row) for row in ids]
 
+    def reference(self, split: SplitName, index: int) -> str:
+        return self.split(split).references[index][0]
+
     def metrics(self, predictions: Sequence[str], split: SplitName) -> dict[str, float]:
         scores = self._scorer(split, len(predictions)).score(predictions)
         # eos is a step of the decoder too, unless the caption was cut off before it
@@ -290,13 +294,14 @@ class Captioning:
                 "others; what the weights learnt of a word would go to another"
             )
 
-    def write_assets(self, directory: Path) -> list[str]:
+    def write_assets(self, directory: Path, threads: int) -> list[str]:
         self.tokenizer.save(directory / TOKENIZER)
         preprocessing = {
             "image_size": self.image_size,
             "resize": "bicubic, whole image to a square",
             "colour": "RGB, uint8, (batch, height, width, 3); the encoder normalises",
             "generation": self.settings.generation.model_dump(),
+            "threads": threads,
         }
         write_json(directory / "preprocessing.json", preprocessing)
         return [TOKENIZER, "preprocessing.json"]

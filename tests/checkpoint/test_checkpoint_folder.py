@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from autocomp.checkpoint.card import write_card
+from autocomp.checkpoint.card import Card, write_card
 from autocomp.checkpoint.folder import (
     CARD,
     CONFIG,
@@ -96,7 +96,8 @@ def test_what_is_written_is_read_back_bit_for_bit(folder, tmp_path):
     write_config(artifact, compressed, config.task, config.target, 3, "data", 7, 2.5)
     counted = download_mb(artifact)
     write_json(again / METRICS, {"download_mb": counted})
-    write_card(again, first.policy, config.target, {"download_mb": counted}, {}, ())
+    card = Card(config.task, first.policy, config.target, (), {"download_mb": counted}, {}, 1)
+    write_card(again, card)
     assert CARD in refused(again) or METRICS in refused(again)
     seal(again)
     second = open_checkpoint(again)
@@ -170,7 +171,7 @@ def test_unreadable_metrics_are_refused(folder, text):
         _ = open_checkpoint(folder).metrics
 
 
-@pytest.mark.parametrize("name", HASHED)
+@pytest.mark.parametrize("name", [*HASHED, "caption.py"])
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "edited", "removed"])
 def test_a_damaged_file_is_named(folder, name, damage):
     path = folder / name

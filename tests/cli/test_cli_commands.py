@@ -183,6 +183,23 @@ def test_caption_names_what_it_cannot_read(cli: Cli, tmp_path: Path, checkpoint:
     assert f"{missing}: must be readable" in result.stderr
 
 
+def test_rebuild(cli: Cli, tmp_path: Path, checkpoint: Path) -> None:
+    copy = shutil.copytree(checkpoint, tmp_path / "copy")
+    assert done(cli("rebuild", copy)) == "nothing is missing\n"
+    for graph in copy.glob("*.onnx"):
+        graph.unlink()
+    assert (
+        "encoder.onnx: must be there, but is missing; 'autocomp rebuild "
+        in cli("verify", copy).stderr
+    )
+    found = json.loads(done(cli("rebuild", copy, "--json")))
+    assert found == {"checkpoint": str(copy), "rebuilt": ["encoder.onnx", "decoder.onnx"]}
+    for graph in copy.glob("*.onnx"):
+        assert graph.read_bytes() == (checkpoint / graph.name).read_bytes()
+    (copy / "caption.py").unlink()
+    assert "rebuilt caption.py: the very bytes" in done(cli("rebuild", copy))
+
+
 def test_run(cli: Cli, tmp_path: Path, space_file: Path) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text("steps: [{kind: quantize, layers: '**', bits: 8}]")

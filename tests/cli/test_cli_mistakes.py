@@ -210,7 +210,7 @@ def edit(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize("command", ["verify", "caption"])
+@pytest.mark.parametrize("command", ["verify", "caption", "rebuild"])
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

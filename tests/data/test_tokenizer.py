@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocomp.data.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, Tokenizer, split_words
+from autocomp.data.tokenizer import SPECIALS, Tokenizer, split_words
+from autocomp.deploy.caption import BOS, EOS, PAD, UNK
 from autocomp.errors import CheckpointError, DataError
 
 CAPTIONS = ["A dog runs .", "Two dogs , a man's T-shirt .", "the dog runs; THE end"]

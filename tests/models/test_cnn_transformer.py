@@ -10,8 +10,8 @@ import pytest
 import torch
 from tiny_models import keep_heads_, tiny_captioner, tiny_task, torch_run
 
-from autocomp.data.tokenizer import BOS, PAD
 from autocomp.decisions import validate
+from autocomp.deploy.caption import BOS, PAD
 from autocomp.errors import SpaceError, UserError
 from autocomp.models.cnn_transformer import CnnTransformer, CnnTransformerSettings
 

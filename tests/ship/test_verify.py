@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -9,12 +10,16 @@ import pytest
 from onnx import numpy_helper
 
 from autocomp.checkpoint.folder import (
+    CONFIG,
     METRICS,
     WEIGHTS,
+    CheckpointConfig,
+    download_mb,
     open_checkpoint,
     seal,
     write_config,
 )
+from autocomp.decisions import content_id
 from autocomp.errors import CheckpointError, DataError
 from autocomp.files import write_json
 from autocomp.ship.verify import TOLERANCES, Comparison, Verification, verify
@@ -118,6 +123,25 @@ def test_another_exporters_files_count_if_they_predict_the_same(checkpoint):
     verification = verify(checkpoint)
     assert verification.rebuilt == "same predictions"
     assert verification.reproduces
+
+
+def test_a_checkpoint_older_than_caption_py_still_verifies(checkpoint):
+    """Its preprocessing.json names no threads, so not all of what is made anew is the same."""
+    (checkpoint / "caption.py").unlink()
+    settings = json.loads((checkpoint / "preprocessing.json").read_text())
+    del settings["threads"]
+    write_json(checkpoint / "preprocessing.json", settings)
+    config = json.loads((checkpoint / CONFIG).read_text())
+    del config["files"]["caption.py"]
+    digest = hashlib.sha256((checkpoint / "preprocessing.json").read_bytes()).hexdigest()
+    config["files"]["preprocessing.json"] = digest
+    unsigned = CheckpointConfig.model_validate(config | {"checksum": ""})
+    write_json(checkpoint / CONFIG, config | {"checksum": content_id(unsigned)})
+    artifact = open_checkpoint(checkpoint).artifact
+    edit_metrics(checkpoint, size_mb=artifact.size_mb, download_mb=download_mb(artifact))
+    verification = verify(checkpoint)
+    assert verification.rebuilt == "same predictions"
+    assert all(one.agrees for one in verification.rows if not one.metric.startswith("latency"))
 
 
 def test_a_damaged_checkpoint_is_refused(checkpoint):

@@ -16,8 +16,8 @@ from tiny_models import keep_heads_, tiny_captioner, tiny_task, torch_run
 
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantize_
-from autocomp.data.tokenizer import BOS, EOS, PAD
 from autocomp.decisions import validate
+from autocomp.deploy.caption import BOS, EOS, PAD
 from autocomp.errors import SpaceError
 from autocomp.models.cnn_transformer import CnnTransformer
 from autocomp.policy import Quantize
@@ -232,7 +232,7 @@ def test_raw_examples_are_read_as_the_split_holds_them(task: Captioning) -> None
 
 
 def test_a_task_is_restored_without_data_or_weights(task: Captioning, tmp_path: Path) -> None:
-    assert task.write_assets(tmp_path) == ["tokenizer.json", "preprocessing.json"]
+    assert task.write_assets(tmp_path, threads=2) == ["tokenizer.json", "preprocessing.json"]
     section = task.settings.model_dump(mode="json")
     section["data"] = {"kind": "flickr8k", "root": "/nowhere", "image_size": 32}
     section["model"]["weights"] = "/nowhere/weights.safetensors"
@@ -244,6 +244,7 @@ def test_a_task_is_restored_without_data_or_weights(task: Captioning, tmp_path: 
     written = json.loads((tmp_path / "preprocessing.json").read_text())
     assert written["generation"] == task.settings.generation.model_dump()
     assert written["image_size"] == 32
+    assert written["threads"] == 2
 
 
 @pytest.mark.parametrize(

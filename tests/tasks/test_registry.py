@@ -45,7 +45,7 @@ def test_mistakes_name_their_place(section: dict[str, object], line: str) -> Non
 
 
 def test_a_checkpoint_restores_its_task(tmp_path: Path) -> None:
-    tiny_task().write_assets(tmp_path)
+    tiny_task().write_assets(tmp_path, threads=1)
     assert isinstance(restore_task(SECTION, tmp_path, CheckpointError), Captioning)
     with pytest.raises(CheckpointError, match=r"config\.json: task\.kind: must be one of"):
         restore_task({"kind": "captions"}, tmp_path, CheckpointError)

@@ -11,6 +11,7 @@ import onnxruntime as ort
 import torch
 
 from autocomp.compress.formats import Compressed
+from autocomp.deploy.caption import runner
 from autocomp.errors import CheckpointError, unknown
 from autocomp.files import write_bytes
 from autocomp.targets.base import Artifact, Capabilities, Drive, ExportableGraph, Run
@@ -66,18 +67,19 @@ def _measure_ranges(
 
 def open(artifact: Artifact, threads: int = 1) -> Run:
     """Load every graph; `CheckpointError` if a file is missing, truncated or not a model."""
-    sessions = {
-        name: open_session(artifact.directory / file, threads)
-        for name, file in artifact.graphs.items()
-    }
-    outputs = {
-        name: [node.name for node in session.get_outputs()] for name, session in sessions.items()
-    }
+    run_graph = runner(
+        {
+            name: open_session(artifact.directory / file, threads)
+            for name, file in artifact.graphs.items()
+        }
+    )
 
     def run(name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        if name not in sessions:
-            raise CheckpointError(unknown(f"{artifact.directory}: graph", name, list(sessions)))
-        return dict(zip(outputs[name], sessions[name].run(outputs[name], inputs), strict=True))
+        if name not in artifact.graphs:
+            raise CheckpointError(
+                unknown(f"{artifact.directory}: graph", name, list(artifact.graphs))
+            )
+        return run_graph(name, **inputs)
 
     return run
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from autocomp.policy import Policy
+from autocomp.space.metrics import METRICS
 
 TITLES = {
     "bleu_1": "BLEU-1",
@@ -28,10 +29,29 @@ TITLES = {
     "top_caption_share": "share of the top caption",
 }
 
+LESS_AND_MORE = {
+    "size_mb": ("smaller", "larger"),
+    "download_mb": ("smaller", "larger"),
+    "latency_ms": ("faster", "slower"),
+    "params": ("fewer", "more"),
+    "nonzeros": ("fewer", "more"),
+    "macs": ("fewer", "more"),
+    "peak_rss_mb": ("less", "more"),
+}
+"""What a cost is called that is lower than another, and one that is higher."""
+NOTHING = 5e-5
+"""Smaller than this, a metric is noise: a collapsed model's CIDEr of 5.4e-10, say."""
+
 
 def title(metric: str) -> str:
     """A metric's name with its unit."""
     return TITLES.get(metric, metric.replace("_", " "))
+
+
+def name_and_unit(metric: str) -> tuple[str, str]:
+    """A metric's name and its unit, which may be none: ("size", "MB"), ("CIDEr", "")."""
+    name, _, unit = title(metric).partition(" (")
+    return name, unit.removesuffix(")")
 
 
 def number(value: float) -> str:
@@ -39,7 +59,28 @@ def number(value: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M")):
         if abs(value) >= size:
             return f"{value / size:.3g}{letter}"
+    if abs(value) < NOTHING:
+        return "0.00"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".removesuffix(".")
+
+
+def compared(metric: str, value: float, dense: float | None) -> str:
+    """How a metric stands to the dense model's: "97% of dense", "4.9x smaller", "3% slower".
+
+    Nothing for a metric of which neither less nor more is better, or without a dense value above 0.
+    """
+    if dense is None or dense <= 0:
+        return ""
+    if METRICS.get(metric) == "maximize":
+        return f"{value / dense:.0%} of dense"
+    if metric not in LESS_AND_MORE or value <= 0:
+        return ""
+    word = LESS_AND_MORE[metric][value > dense]
+    times = max(value, dense) / min(value, dense)
+    percent = f"{abs(value / dense - 1):.0%}"
+    if percent == "0%":
+        return "the same"
+    return f"{times:.1f}x {word}" if times >= 1.1 else f"{percent} {word}"
 
 
 def in_short(policy: Policy) -> str:

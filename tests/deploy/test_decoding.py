@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from autocomp.data.tokenizer import BOS, EOS, PAD, UNK
-from autocomp.tasks.decoding import Generation, beam_search, generate, greedy
+from autocomp.deploy.caption import BOS, EOS, PAD, UNK, beam_search, generate, greedy
 
 WORDS = (4, 5)
 VOCABULARY = 6
+PENALTY = 0.7
 
 
 class Language:
@@ -66,8 +66,7 @@ def log_probability(language: Language, image: int, caption: tuple[int, ...]) ->
 @pytest.mark.parametrize("penalty", [0.0, 0.7, 2.0])
 def test_a_wide_beam_finds_the_best_caption(penalty: float) -> None:
     language, longest = Language(), 3
-    settings = Generation(beam=16, max_length=longest, length_penalty=penalty)
-    found = beam_search(language, images(*range(8)), settings)
+    found = beam_search(language, images(*range(8)), 16, longest, penalty)
     for image, caption in enumerate(found):
         best = max(
             captions(longest),
@@ -77,10 +76,10 @@ def test_a_wide_beam_finds_the_best_caption(penalty: float) -> None:
 
 
 def test_a_beam_is_no_worse_than_greedy() -> None:
-    language, settings = Language(), Generation(beam=4, max_length=5, length_penalty=0)
+    language = Language()
     pairs = zip(
-        greedy(language, images(*range(20)), settings),
-        beam_search(language, images(*range(20)), settings),
+        greedy(language, images(*range(20)), max_length=5),
+        beam_search(language, images(*range(20)), beam=4, max_length=5, length_penalty=0),
         strict=True,
     )
 
@@ -95,15 +94,14 @@ def test_a_beam_is_no_worse_than_greedy() -> None:
 
 @pytest.mark.parametrize("steps", [None, 4])
 def test_a_beam_of_one_is_greedy(steps: int | None) -> None:
-    settings = Generation(max_length=6)
-    alone = greedy(Language(), images(*range(12)), settings, steps)
-    assert beam_search(Language(), images(*range(12)), settings, steps) == alone
+    alone = greedy(Language(), images(*range(12)), 6, steps)
+    assert beam_search(Language(), images(*range(12)), 1, 6, PENALTY, steps) == alone
     assert len({len(caption) for caption in alone}) > 1
 
 
 def test_greedy_takes_the_likeliest_token_each_time() -> None:
     language = Language()
-    (caption,) = greedy(language, images(3), Generation(max_length=6))
+    (caption,) = greedy(language, images(3), max_length=6)
     history: tuple[int, ...] = (BOS,)
     for token in [*caption, EOS][: 6 if len(caption) < 6 else len(caption)]:
         logits = language.logits(3, history)
@@ -116,15 +114,14 @@ def test_greedy_takes_the_likeliest_token_each_time() -> None:
 @pytest.mark.parametrize("steps", [1, 5, 9])
 def test_steps_are_exactly_that_many_calls(beam: int, bonus: float, steps: int) -> None:
     language = Language(eos_bonus=bonus)
-    generate(language, images(1, 2), Generation(beam=beam, max_length=5), steps)
+    generate(language, images(1, 2), beam, 5, PENALTY, steps)
     assert language.calls == ["encoder"] + ["decoder"] * steps
 
 
 @pytest.mark.parametrize("beam", [1, 3])
 def test_decoding_ends_with_the_last_caption(beam: int) -> None:
     language = Language(eos_bonus=30.0)
-    settings = Generation(beam=beam, max_length=9, length_penalty=0)
-    assert generate(language, images(1, 2), settings) == [[], []]
+    assert generate(language, images(1, 2), beam, 9, length_penalty=0) == [[], []]
     # the other beams end a step after the first
     assert language.calls.count("decoder") <= 2
 
@@ -132,19 +129,18 @@ def test_decoding_ends_with_the_last_caption(beam: int) -> None:
 @pytest.mark.parametrize("beam", [1, 3, 16])
 def test_special_tokens_are_never_generated(beam: int) -> None:
     language = Language(eos_bonus=-5.0, specials_bonus=50.0)
-    found = generate(language, images(*range(6)), Generation(beam=beam, max_length=7))
+    found = generate(language, images(*range(6)), beam, 7, PENALTY)
     assert all(caption for caption in found)
     assert {token for caption in found for token in caption} <= set(WORDS)
 
 
 @pytest.mark.parametrize("beam", [1, 3])
 def test_an_image_gets_the_same_caption_in_a_batch_and_alone(beam: int) -> None:
-    settings = Generation(beam=beam, max_length=8)
-    together = generate(Language(), images(*range(9)), settings)
-    assert together == [generate(Language(), images(i), settings)[0] for i in range(9)]
+    together = generate(Language(), images(*range(9)), beam, 8, PENALTY)
+    assert together == [generate(Language(), images(i), beam, 8, PENALTY)[0] for i in range(9)]
 
 
 @pytest.mark.parametrize("beam", [1, 2])
 def test_no_caption_is_longer_than_the_longest(beam: int) -> None:
-    found = generate(Language(eos_bonus=-50.0), images(1), Generation(beam=beam, max_length=4))
+    found = generate(Language(eos_bonus=-50.0), images(1), beam, 4, PENALTY)
     assert len(found[0]) == 4

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from autocomp.policy import Policy
-from autocomp.report.titles import in_short, number, title
 from autocomp.space.metrics import METRICS
+from autocomp.titles import LESS_AND_MORE, compared, in_short, name_and_unit, number, title
 
 HALF = {"kind": "prune_channels", "layers": "encoder", "ratio": 0.5}
 
@@ -13,6 +13,7 @@ HALF = {"kind": "prune_channels", "layers": "encoder", "ratio": 0.5}
     ("value", "text"),
     [
         (0.0, "0.00"),
+        (5.4e-10, "0.00"),
         (0.12345, "0.123"),
         (0.9, "0.900"),
         (21.34, "21.3"),
@@ -34,6 +35,39 @@ def test_every_metric_has_a_title_with_its_unit(metric):
     assert "_" not in text
     unit = {"mb": "(MB)", "ms": "(ms)"}.get(metric.rsplit("_", 1)[-1])
     assert unit is None or unit in text
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [("size_mb", ("size", "MB")), ("cider", ("CIDEr", "")), ("own_thing", ("own thing", ""))],
+)
+def test_a_name_and_its_unit_come_apart(metric, told):
+    assert name_and_unit(metric) == told
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "dense", "text"),
+    [
+        ("cider", 0.48, 0.5, "96% of dense"),
+        ("cider", 0.55, 0.5, "110% of dense"),
+        ("cider", 0.1, 0.0, ""),
+        ("cider", 0.1, None, ""),
+        ("size_mb", 2.0, 9.8, "4.9x smaller"),
+        ("size_mb", 9.8, 2.0, "4.9x larger"),
+        ("size_mb", 0.0, 2.0, ""),
+        ("latency_ms", 0.97, 1.0, "3% faster"),
+        ("latency_ms", 1.05, 1.0, "5% slower"),
+        ("latency_ms", 1.004, 1.0, "the same"),
+        ("macs", 1e6, 3e6, "3.0x fewer"),
+        ("mean_tokens", 9.0, 10.0, ""),
+    ],
+)
+def test_a_metric_is_told_beside_the_dense_models(metric, value, dense, text):
+    assert compared(metric, value, dense) == text
+
+
+def test_less_is_better_of_whatever_may_be_less():
+    assert all(METRICS[metric] == "minimize" for metric in LESS_AND_MORE)
 
 
 @pytest.mark.parametrize(
