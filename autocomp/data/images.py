@@ -48,7 +48,8 @@ def read_image(data: bytes, size: int) -> np.ndarray:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
-                upright = _as_rgb(ImageOps.exif_transpose(image))
+                ImageOps.exif_transpose(image, in_place=True)
+                upright = _as_rgb(image)
     except Exception as failure:  # a damaged file makes Pillow's plugins raise almost anything
         reason = " ".join(str(failure).split()) or type(failure).__name__
         if isinstance(failure, UnidentifiedImageError):
@@ -64,7 +65,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # a copy of 12 MP takes 35 ms
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

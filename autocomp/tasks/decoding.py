@@ -46,13 +46,12 @@ def greedy(
     chosen: list[np.ndarray] = []
     finished = np.zeros(len(images), dtype=bool)
     for position in range(steps or settings.max_length):
-        logits = _step(run, tokens, position, state)
-        tokens = logits.argmax(axis=1)[:, None]
-        chosen.append(tokens[:, 0])
+        tokens = _step(run, tokens, position, state).argmax(axis=1, keepdims=True)  # (B, 1)
+        chosen.append(tokens)
         finished |= tokens[:, 0] == EOS
         if steps is None and finished.all():
             break
-    return [_until_eos(row) for row in np.stack(chosen, axis=1).tolist()]
+    return [_until_eos(row) for row in np.concatenate(chosen, axis=1).tolist()]
 
 
 def beam_search(
@@ -90,7 +89,8 @@ def _step(run: Run, tokens: np.ndarray, position: int, state: State) -> np.ndarr
     outputs = run("decoder", token=tokens, position=np.array([position], dtype=np.int64), **state)
     logits = outputs.pop("logits")
     state.update({name.removesuffix("_next"): array for name, array in outputs.items()})
-    logits[:, [PAD, BOS, UNK]] = -np.inf
+    # three slices take half the time of one list of columns, once a token
+    logits[:, PAD] = logits[:, BOS] = logits[:, UNK] = -np.inf
     return logits
 
 
