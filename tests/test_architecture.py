@@ -31,7 +31,7 @@ LAYERING = (
     ("compress", "retrain", "targets", "evaluate"),
     ("tasks",),
     ("checkpoint",),
-    ("measure", "dense"),
+    ("measure", "timing", "dense"),
     ("bench",),
     ("apply",),
     ("trial", "estimate"),
