@@ -69,15 +69,17 @@ class Encoder(nn.Module):
         )
         self.norm = nn.LayerNorm(settings.d_model)
         self.dropout = nn.Dropout(settings.dropout)
-        self.register_buffer("mean", torch.tensor(mean) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std) * 255, persistent=False)
+        scale = 255 * torch.tensor([mean, std]).reshape(2, -1, 1, 1)  # of pixels (3, H, W)
+        self.register_buffer("mean", scale[0], persistent=False)
+        self.register_buffer("std", scale[1], persistent=False)
         grid = grid_positions(height, width, settings.d_model)
         self.register_buffer("positions", grid, persistent=False)
 
     def features(self, images: Tensor) -> Tensor:
         """The backbone's grid: images (B, H, W, 3) uint8 -> (B, S, C)."""
-        pixels = (images.float() - self.mean) / self.std
-        maps = self.backbone(pixels.permute(0, 3, 1, 2))  # (B, C, h, w)
+        # a runtime subtracts one number from a plane at once, but three in turn pixel by pixel
+        pixels = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        maps = self.backbone(pixels)  # (B, C, h, w)
         return maps.flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
     def project(self, features: Tensor) -> Tensor:
