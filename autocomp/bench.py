@@ -76,7 +76,7 @@ class Bench:
 
     def inference(self, run: Run) -> Inference:
         """What is timed of a model that `run` runs: as many steps as of the dense model."""
-        return Inference(self.task, run, self.raw_inputs, self.target.batch_size, self.steps)
+        return Inference(self.task, run, self.raw_inputs, self.target, self.steps)
 
     @cached_property
     def sequential(self) -> frozenset[str]:
@@ -163,10 +163,10 @@ def _measure_dense(
     metrics, _ = quality(task, run, "dev")
     steps = max(1, round(metrics.get("mean_tokens", 1.0)))
     raw = task.raw_inputs("dev", TIMED_EXAMPLES)
-    timed, latency_ms = time_dense(task, run, raw, target.batch_size, steps)
+    timed, latency_ms = time_dense(task, run, raw, target, steps)
     fingerprint = task.fingerprint()
     write_config(artifact, dense, section, target, seed, fingerprint, steps, latency_ms)
-    own_ms = own_latency_ms(task, run, raw, target.batch_size)
+    own_ms = own_latency_ms(task, run, raw, target)
     return {
         **metrics,
         **cost(task, dense, artifact, steps),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from autocomp.targets.latency import Latency, machine_lock, measure_ratio
+from autocomp.targets import TargetSettings
+from autocomp.targets.latency import Latency, clock_of, machine_lock, measure_ratio
 from autocomp.tasks.base import Graph, Run, Task
 
 TIMED_EXAMPLES = 8
@@ -26,31 +26,33 @@ class Inference:
     """
 
     def __init__(
-        self, task: Task, run: Run, raw: list[bytes], batch_size: int, steps: int | None
+        self, task: Task, run: Run, raw: list[bytes], target: TargetSettings, steps: int | None
     ) -> None:
+        self.clock = clock_of(target.threads)
         self._task = task
         self._run = run
         self._examples = itertools.cycle(raw)
-        self._batch_size = batch_size
+        self._batch_size = target.batch_size
         self._steps = steps
         self._calls: list[dict[str, float]] = []
 
     def __call__(self) -> list[Any]:
         seconds: dict[str, float] = {}
+        clock = self.clock
 
         def run(name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-            begin = time.perf_counter()
+            begin = clock()
             outputs = self._run(name, **inputs)
-            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - begin
+            seconds[name] = seconds.get(name, 0.0) + clock() - begin
             return outputs
 
-        start = time.perf_counter()
+        start = clock()
         batch = np.concatenate(
             [self._task.read(next(self._examples)) for _ in range(self._batch_size)]
         )
-        seconds[READ] = time.perf_counter() - start
+        seconds[READ] = clock() - start
         predictions = self._task.predict(run, batch, self._steps)
-        seconds[REST] = time.perf_counter() - start - sum(seconds.values())
+        seconds[REST] = clock() - start - sum(seconds.values())
         self._calls.append(seconds)
         return predictions
 
@@ -58,12 +60,11 @@ class Inference:
         """The share of each part in the time of the last `calls` calls; together they are 1."""
         last = self._calls[-calls:]
         wholes = [sum(seconds.values()) for seconds in last]
-        names = [READ, *(name for name in last[0] if name not in (READ, REST)), REST]
         return {
             name: statistics.fmean(
                 seconds[name] / whole for seconds, whole in zip(last, wholes, strict=True)
             )
-            for name in names
+            for name in last[0]
         }
 
 
@@ -128,28 +129,28 @@ def is_time(metric: str) -> bool:
 
 def time_beside(candidate: Inference, dense: Inference) -> Timing:
     """Time from raw bytes to prediction beside the dense model's."""
-    latency = measure_ratio(candidate, dense)
+    latency = measure_ratio(candidate, dense, clock=candidate.clock)
     return Timing(latency, candidate.shares(latency.pairs))
 
 
 def time_dense(
-    task: Task, run: Run, raw: list[bytes], batch_size: int, steps: int
+    task: Task, run: Run, raw: list[bytes], target: TargetSettings, steps: int
 ) -> tuple[Timing, float]:
     """The dense model beside itself, at a ratio of 1, and its milliseconds, the unit of ratios."""
-    timed = time_beside(*(Inference(task, run, raw, batch_size, steps) for _ in range(2)))
+    timed = time_beside(*(Inference(task, run, raw, target, steps) for _ in range(2)))
     alone_ms = (timed.latency.candidate_ms + timed.latency.reference_ms) / 2
     return replace(timed, latency=replace(timed.latency, ratio=1.0, interval=(1.0, 1.0))), alone_ms
 
 
-def own_latency_ms(task: Task, run: Run, raw: list[bytes], batch_size: int) -> float:
+def own_latency_ms(task: Task, run: Run, raw: list[bytes], target: TargetSettings) -> float:
     """Median milliseconds of an inference that stops when the model says so."""
-    call = Inference(task, run, raw, batch_size, None)
+    call = Inference(task, run, raw, target, None)
     with machine_lock():
         call()
         return statistics.median(_timed_ms(call) for _ in range(2 * TIMED_EXAMPLES))
 
 
 def _timed_ms(call: Inference) -> float:
-    start = time.perf_counter()
+    start = call.clock()
     call()
-    return (time.perf_counter() - start) * 1e3
+    return (call.clock() - start) * 1e3

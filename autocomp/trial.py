@@ -133,7 +133,7 @@ def _lower(work: Work, policy: Policy, directory: Path) -> tuple[Artifact, Run]:
 
 
 def _times(bench: Bench, run: Run) -> dict[str, float]:
-    own_ms = own_latency_ms(bench.task, run, bench.raw_inputs, bench.target.batch_size)
+    own_ms = own_latency_ms(bench.task, run, bench.raw_inputs, bench.target)
     return {**_beside_dense(bench, run), "latency_own_ms": own_ms}
 
 

@@ -29,6 +29,7 @@ import psutil  # noqa: E402
 
 from autocomp.checkpoint.folder import Checkpoint, open_checkpoint  # noqa: E402
 from autocomp.provenance import commit, machine, versions  # noqa: E402
+from autocomp.targets import TargetSettings  # noqa: E402
 from autocomp.timing import TIMED_EXAMPLES, Inference, time_beside  # noqa: E402
 
 TOLERANCE = 0.1
@@ -94,7 +95,7 @@ def _measure(
     """The ratio at this moment, and the share of all cores that went to other processes."""
     raw, steps = dense.task.raw_inputs("dev", TIMED_EXAMPLES), dense.config.steps
     candidate, reference = (
-        Inference(one.task, one.run, raw, batch_size=1, steps=steps) for one in (checkpoint, dense)
+        Inference(one.task, one.run, raw, TargetSettings(), steps) for one in (checkpoint, dense)
     )
     ours = [psutil.Process(), *processes]
     start, busy, own = time.monotonic(), _machine_seconds(), _cpu_seconds(ours)

@@ -8,6 +8,7 @@ import pytest
 from tiny_models import Watched
 
 from autocomp.checkpoint.folder import Checkpoint, open_checkpoint
+from autocomp.targets import TargetSettings
 from autocomp.targets.latency import summarise
 from autocomp.timing import (
     Inference,
@@ -35,7 +36,8 @@ def dense(tiny_study: Path) -> Checkpoint:
 def test_time_is_of_the_same_number_of_steps_for_both(batch_size: int, dense: Checkpoint) -> None:
     candidate, reference = Watched(dense.run), Watched(dense.run)
     raw = dense.task.raw_inputs("dev", 4)
-    pair = (Inference(dense.task, run, raw, batch_size, 3) for run in (candidate, reference))
+    target = TargetSettings(batch_size=batch_size)
+    pair = (Inference(dense.task, run, raw, target, 3) for run in (candidate, reference))
     timed = time_beside(*pair)
     assert candidate.batches == reference.batches == {batch_size}
     calls = candidate.calls.count("encoder")
@@ -49,13 +51,13 @@ def test_time_is_of_the_same_number_of_steps_for_both(batch_size: int, dense: Ch
 
 def test_an_inference_predicts_as_the_task_does(dense: Checkpoint) -> None:
     raw = dense.task.raw_inputs("dev", 3)
-    call = Inference(dense.task, dense.run, raw, batch_size=2, steps=None)
+    call = Inference(dense.task, dense.run, raw, TargetSettings(batch_size=2), None)
     alone = [dense.predict(one) for one in raw]
     assert [call(), call(), call()] == [alone[:2], [alone[2], alone[0]], alone[1:]]
 
 
 def test_shares_are_of_the_last_calls(dense: Checkpoint) -> None:
-    call = Inference(dense.task, dense.run, dense.task.raw_inputs("dev", 1), 1, steps=2)
+    call = Inference(dense.task, dense.run, dense.task.raw_inputs("dev", 1), TargetSettings(), 2)
     call()
     first = call.shares(1)
     call()
@@ -86,7 +88,7 @@ def test_parts_are_named_after_the_graphs(dense: Checkpoint) -> None:
 def test_own_latency_ends_when_the_model_says_so(dense: Checkpoint) -> None:
     watched = Watched(dense.run)
     raw = dense.task.raw_inputs("dev", 2)
-    assert own_latency_ms(dense.task, watched, raw, batch_size=1) > 0
+    assert own_latency_ms(dense.task, watched, raw, TargetSettings()) > 0
     own = [dense.task.predict(dense.run, dense.task.read(one)) for one in raw]
     steps = [min(len(caption.split()) + 1, 16) for (caption,) in own]
     called = watched.calls.count("encoder")
@@ -96,7 +98,7 @@ def test_own_latency_ends_when_the_model_says_so(dense: Checkpoint) -> None:
 def test_more_steps_take_longer(dense: Checkpoint) -> None:
     task = dense.task
     raw = task.raw_inputs("dev", 2)
-    timed = [time_dense(task, dense.run, raw, 1, steps) for steps in (1, 12)]
+    timed = [time_dense(task, dense.run, raw, TargetSettings(), steps) for steps in (1, 12)]
     assert [one.latency.ratio for one, _ in timed] == [1.0, 1.0]
     assert 0 < timed[0][1] < timed[1][1]
     assert timed[0][0].shares["decoder"] < timed[1][0].shares["decoder"]

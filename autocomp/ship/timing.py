@@ -9,7 +9,7 @@ from statistics import median
 
 from autocomp.checkpoint.folder import Checkpoint, open_checkpoint
 from autocomp.errors import DataError
-from autocomp.targets import load_target
+from autocomp.targets import TargetSettings, load_target
 from autocomp.targets.memory import peak_rss_mb
 from autocomp.timing import TIMED_EXAMPLES, Inference, sequential_graphs, time_beside
 
@@ -70,8 +70,9 @@ def _at_setting(
     steps = reference.config.steps
 
     def inference(one: Checkpoint) -> Inference:
-        run = load_target(one.config.target.kind).open(one.artifact, threads=threads)
-        return Inference(one.task, run, raw, batch_size, steps)
+        target = TargetSettings(kind=one.config.target.kind, threads=threads, batch_size=batch_size)
+        run = load_target(target.kind).open(one.artifact, threads=threads)
+        return Inference(one.task, run, raw, target, steps)
 
     timings = {
         name: time_beside(inference(one), inference(reference)) for name, one in opened.items()

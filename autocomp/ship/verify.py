@@ -120,10 +120,10 @@ def _times(checkpoint: Checkpoint) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         dense = write_model(Path(folder), task, target, Compressed(task.build()), Policy())
         dense_run = load_target(target.kind).open(dense, threads=target.threads)
-        pair = (Inference(task, run, raw, target.batch_size, steps) for run in (own, dense_run))
+        pair = (Inference(task, run, raw, target, steps) for run in (own, dense_run))
         timed = time_beside(*pair)
     dense_ms = checkpoint.config.dense_latency_ms
-    own_ms = own_latency_ms(task, own, raw, target.batch_size)
+    own_ms = own_latency_ms(task, own, raw, target)
     return {**timed.metrics(dense_ms, sequential_graphs(task), steps), "latency_own_ms": own_ms}
 
 

@@ -18,10 +18,12 @@ from filelock import FileLock, Timeout
 
 from autocomp.errors import UserError
 
+Clock = Callable[[], float]
 _LEAST_PAIRS = 6  # fewer have no 95 % interval of their median
 _FASTER = 0.95  # of the fastest call so far: only a clearly faster one says that it still warms up
 _STEADY = 3  # pairs in a row without such a call, and it is warm
 _MOST_WARMUPS = 30  # pairs
+_FINE_S = 1e-6  # Linux counts CPU time in nanoseconds, Windows in sixty-fourths of a second
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,17 @@ def machine_lock(timeout_s: float = 900.0) -> Iterator[None]:
         ) from None
 
 
+def clock_of(threads: int) -> Clock:
+    """The clock for calls that compute in `threads` threads.
+
+    One thread is timed by the CPU time it gets: that stands still while another process has the
+    core, which strikes long calls more often than short ones and so would move their ratio. With
+    more threads, or where the system counts CPU time coarsely, it is the time on the wall.
+    """
+    is_fine = time.get_clock_info("thread_time").resolution <= _FINE_S
+    return time.thread_time if threads == 1 and is_fine else time.perf_counter
+
+
 def measure_ratio(
     candidate: Callable[[], object],
     reference: Callable[[], object],
@@ -67,22 +80,24 @@ def measure_ratio(
     min_pairs: int = 20,
     max_pairs: int = 300,
     max_seconds: float = 5.0,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Clock = time.perf_counter,
+    wall: Clock = time.perf_counter,
 ) -> Latency:
     """Call both in turn, A B then B A, until the ratio is known to +- `half_width` of itself.
 
     Before that both are called until neither gets faster any more. Stops at `max_pairs` or after
     `max_seconds` too, though never before 6 pairs: the interval says how well the ratio is known.
-    Runs under `machine_lock` with garbage collection off.
+    `clock` times the calls and `wall` the whole. Runs under `machine_lock` with garbage collection
+    off.
     """
     with machine_lock(), _no_collection():
-        warm_up(candidate, reference, max_seconds=max_seconds, clock=clock)
+        warm_up(candidate, reference, max_seconds=max_seconds, clock=clock, wall=wall)
         pairs: list[tuple[float, float]] = []
         look = min_pairs
-        start = clock()
+        start = wall()
         while len(pairs) < max_pairs:
             pairs.append(_timed_pair(candidate, reference, len(pairs) % 2 == 1, clock))
-            if len(pairs) >= _LEAST_PAIRS and clock() - start >= max_seconds:
+            if len(pairs) >= _LEAST_PAIRS and wall() - start >= max_seconds:
                 break
             if len(pairs) == look:
                 low, high = summarise(pairs).interval
@@ -96,7 +111,8 @@ def measure_ratio(
 def warm_up(
     *calls: Callable[[], object],
     max_seconds: float,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Clock = time.perf_counter,
+    wall: Clock = time.perf_counter,
 ) -> int:
     """Call all in turn until none gets faster any more; how many rounds that took.
 
@@ -105,8 +121,8 @@ def warm_up(
     """
     fastest = [math.inf] * len(calls)
     steady = rounds = 0
-    start = clock()
-    while steady < _STEADY and rounds < _MOST_WARMUPS and clock() - start < max_seconds:
+    start = wall()
+    while steady < _STEADY and rounds < _MOST_WARMUPS and wall() - start < max_seconds:
         seconds = [_timed(call, clock) for call in calls]
         is_faster = any(now < _FASTER * best for now, best in zip(seconds, fastest, strict=True))
         steady = 0 if is_faster else steady + 1
@@ -144,7 +160,7 @@ def _timed_pair(
     candidate: Callable[[], object],
     reference: Callable[[], object],
     is_swapped: bool,
-    clock: Callable[[], float],
+    clock: Clock,
 ) -> tuple[float, float]:
     """Seconds of the candidate and of the reference, the reference called first if swapped."""
     first, second = (reference, candidate) if is_swapped else (candidate, reference)
@@ -152,7 +168,7 @@ def _timed_pair(
     return (times[1], times[0]) if is_swapped else times
 
 
-def _timed(call: Callable[[], object], clock: Callable[[], float]) -> float:
+def _timed(call: Callable[[], object], clock: Clock) -> float:
     """Seconds of one call."""
     start = clock()
     call()

@@ -5,6 +5,7 @@ import itertools
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from filelock import FileLock
 
 from autocomp.errors import UserError
 from autocomp.targets import latency
-from autocomp.targets.latency import machine_lock, measure_ratio, summarise, warm_up
+from autocomp.targets.latency import clock_of, machine_lock, measure_ratio, summarise, warm_up
 
 
 class Machine:
@@ -69,7 +70,7 @@ def test_warm_up_ends_when_neither_gets_faster(
         now[0] += 0.1
 
     calls = (changing, steady) if slower else (steady, changing)
-    assert warm_up(*calls, max_seconds=1e9, clock=lambda: now[0]) == rounds
+    assert warm_up(*calls, max_seconds=1e9, clock=lambda: now[0], wall=lambda: now[0]) == rounds
 
 
 def test_warm_up_ends_on_a_noisy_machine() -> None:
@@ -77,18 +78,23 @@ def test_warm_up_ends_on_a_noisy_machine() -> None:
     for seed in range(50):
         machine = Machine(noise=0.3, seed=seed)
         calls = machine.task("A", 0.02), machine.task("B", 0.01)
-        rounds.append(warm_up(*calls, max_seconds=1e9, clock=machine.clock))
+        rounds.append(warm_up(*calls, max_seconds=1e9, clock=machine.clock, wall=machine.clock))
     assert np.median(rounds) <= 10
 
 
 def test_slow_calls_are_warmed_up_once() -> None:
     machine = Machine()
-    assert warm_up(machine.task("A", 9.0), max_seconds=5.0, clock=machine.clock) == 1
+    assert (
+        warm_up(machine.task("A", 9.0), max_seconds=5.0, clock=machine.clock, wall=machine.clock)
+        == 1
+    )
 
 
 def test_load_that_falls_on_both_leaves_the_ratio_alone() -> None:
     machine = Machine(noise=0.5)
-    found = measure_ratio(machine.task("A", 0.02), machine.task("B", 0.01), clock=machine.clock)
+    found = measure_ratio(
+        machine.task("A", 0.02), machine.task("B", 0.01), clock=machine.clock, wall=machine.clock
+    )
     assert found.ratio == pytest.approx(2.0)
     assert found.interval == pytest.approx((2.0, 2.0))
     assert found.pairs == 20
@@ -98,7 +104,9 @@ def test_load_that_falls_on_both_leaves_the_ratio_alone() -> None:
 
 def test_what_going_first_costs_is_taken_out() -> None:
     machine = Machine(first_call_cost=0.002)
-    found = measure_ratio(machine.task("A", 0.01), machine.task("B", 0.01), clock=machine.clock)
+    found = measure_ratio(
+        machine.task("A", 0.01), machine.task("B", 0.01), clock=machine.clock, wall=machine.clock
+    )
     assert found.ratio == pytest.approx(1.0)
 
 
@@ -109,7 +117,9 @@ def test_noise_is_measured_until_the_ratio_is_known() -> None:
     def noisy() -> None:
         now[0] += 0.01 * float(rng.lognormal(0.0, 0.2))
 
-    found = measure_ratio(noisy, noisy, half_width=0.06, max_seconds=1e9, clock=lambda: now[0])
+    found = measure_ratio(
+        noisy, noisy, half_width=0.06, max_seconds=1e9, clock=lambda: now[0], wall=lambda: now[0]
+    )
     low, high = found.interval
     assert 20 < found.pairs < 300
     assert high - low <= 0.12 * 1.01 * found.ratio
@@ -118,7 +128,9 @@ def test_noise_is_measured_until_the_ratio_is_known() -> None:
 
 def test_slow_calls_stop_after_the_time_given_but_not_before_six_pairs() -> None:
     machine = Machine()
-    found = measure_ratio(machine.task("A", 2.0), machine.task("B", 1.0), clock=machine.clock)
+    found = measure_ratio(
+        machine.task("A", 2.0), machine.task("B", 1.0), clock=machine.clock, wall=machine.clock
+    )
     assert found.pairs == 6
     assert found.ratio == pytest.approx(2.0)
 
@@ -165,6 +177,20 @@ def test_only_one_measures_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     late = pytest.raises(UserError, match=r"another process held it for 0\.01 s")
     with FileLock(path), late, machine_lock(timeout_s=0.01):
         pass
+
+
+def test_one_thread_is_timed_by_the_time_it_computes() -> None:
+    def wait() -> None:
+        time.sleep(0.02)
+
+    def compute() -> None:
+        sum(range(200_000))
+
+    on_the_wall, computing = (
+        measure_ratio(wait, compute, clock=clock_of(threads), max_pairs=6).ratio
+        for threads in (2, 1)
+    )
+    assert computing < 0.5 * on_the_wall
 
 
 HOLDER = """
