@@ -27,14 +27,22 @@ from autocomp.decisions import validate
 from autocomp.dense import dense_model
 from autocomp.errors import SpaceError, StudyError
 from autocomp.files import write_folder, write_json
-from autocomp.measure import TIMED_EXAMPLES, cost, dense_latency_ms, own_latency_ms, quality
+from autocomp.measure import cost, quality
 from autocomp.models.transformer import Attention, FeedForward
 from autocomp.policy import Policy
 from autocomp.space.objectives import Objective
 from autocomp.space.space import SearchSpace
 from autocomp.targets import TargetSettings, load_target
-from autocomp.tasks.base import Task
+from autocomp.tasks.base import Run, Task
 from autocomp.tasks.registry import build_task, task_settings
+from autocomp.timing import (
+    TIMED_EXAMPLES,
+    Inference,
+    is_time,
+    own_latency_ms,
+    sequential_graphs,
+    time_dense,
+)
 
 DENSE = "dense"
 SHOWN = 5
@@ -62,6 +70,19 @@ class Bench:
     @cached_property
     def raw_inputs(self) -> list[bytes]:
         return self.task.raw_inputs("dev", TIMED_EXAMPLES)
+
+    @property
+    def times(self) -> dict[str, float]:
+        """How long the dense model takes: timed when it was made, one figure for the study."""
+        return {name: value for name, value in self.dense.metrics.items() if is_time(name)}
+
+    def inference(self, task: Task, run: Run) -> Inference:
+        """What is timed of a model that `run` runs: as many steps as of the dense model."""
+        return Inference(task, run, self.raw_inputs, self.target, self.steps)
+
+    @cached_property
+    def sequential(self) -> frozenset[str]:
+        return sequential_graphs(self.task)
 
     @cached_property
     def shown(self) -> list[Any]:
@@ -174,13 +195,16 @@ def _measure_dense(
     metrics, predictions = quality(task, run, "dev")
     steps = max(1, round(metrics.get("mean_tokens", 1.0)))
     raw = task.raw_inputs("dev", TIMED_EXAMPLES)
-    latency_ms = dense_latency_ms(task, run, raw, target, steps)
+    timed, latency_ms = time_dense(task, run, raw, target, steps)
     fingerprint = task.fingerprint()
     write_config(artifact, dense, section, target, seed, fingerprint, steps, latency_ms)
     own_ms = own_latency_ms(task, run, raw, target)
-    costs = cost(task, dense, artifact, steps)
-    times = {"latency_ratio": 1.0, "latency_ms": latency_ms, "latency_own_ms": own_ms}
-    return {**metrics, **costs, **times}, predictions
+    return {
+        **metrics,
+        **cost(task, dense, artifact, steps),
+        **timed.metrics(latency_ms, sequential_graphs(task), steps),
+        "latency_own_ms": own_ms,
+    }, predictions
 
 
 def compressible_layers(task: Task) -> dict[str, list[str]]:

@@ -33,7 +33,7 @@ DRAWS = 200
 """Policies drawn to learn how much retraining one asks for on average."""
 TEACHER = 4 / 3
 """A step costs three forward passes, of which the backward pass is two; a teacher adds one."""
-LATENCY_S = 5.0
+LATENCY_S = 7.0
 """What timing against the dense model and the memory of a fresh process take, at most."""
 
 

@@ -20,16 +20,17 @@ from autocomp.checkpoint.folder import METRICS, seal, write_config, write_model
 from autocomp.clock import Clock
 from autocomp.errors import TrialStopped, UserError
 from autocomp.files import write_folder, write_json
-from autocomp.measure import cost, latency, own_latency_ms, quality, sizes, with_scores
+from autocomp.measure import cost, quality, sizes, with_scores
 from autocomp.policy import Policy
 from autocomp.predictions import Predictions
 from autocomp.provenance import versions
 from autocomp.results import Status, TrialResult, one_line, reason_of
 from autocomp.targets import Artifact, Run, load_target
+from autocomp.timing import own_latency_ms, time_beside
 
 log = logging.getLogger(__name__)
 SIZES = ("size_mb", "download_mb", "params", "macs")
-LATENCIES = ("latency_ms", "latency_ratio")
+LATENCIES = ("latency_ms", "latency_ratio", "latency_p90_ms")
 SLACK = 0.1
 """A policy is stopped before retraining only if it breaks a bound by more than this fraction."""
 
@@ -123,8 +124,7 @@ def _carry_out(bench: Bench, policy: Policy, directory: Path, found: Findings) -
         found.predictions = with_scores(work.task, predictions, "dev")
     with found.clock("measure"):
         found.metrics |= cost(work.task, work.compressed, artifact, bench.steps)
-        found.metrics |= _timing(work, run, policy)
-        found.metrics["latency_own_ms"] = _own_timing(work, run, policy)
+        found.metrics |= _times(work, run) if policy.steps else bench.times
     write_json(directory / METRICS, found.metrics)
     write_card(directory, _card(bench, policy, found, predictions))
     seal(directory)
@@ -162,36 +162,19 @@ def _lower(work: Work, policy: Policy, directory: Path) -> tuple[Artifact, Run]:
     return artifact, load_target(bench.target.kind).open(artifact, threads=bench.target.threads)
 
 
-def _own_timing(work: Work, run: Run, policy: Policy) -> float:
-    """As above, the dense model was timed when it was made: a study has one figure for it."""
+def _times(work: Work, run: Run) -> dict[str, float]:
     bench = work.bench
-    if not policy.steps:
-        return bench.dense.metrics["latency_own_ms"]
-    return own_latency_ms(work.task, run, bench.raw_inputs, bench.target)
+    own_ms = own_latency_ms(work.task, run, bench.raw_inputs, bench.target)
+    return {**_beside_dense(work, run), "latency_own_ms": own_ms}
 
 
-def _timing(work: Work, run: Run, policy: Policy) -> dict[str, float]:
-    """Latency beside the dense model, and the ends of the ratio's 95 % interval.
-
-    The dense model is its own reference, at 1.
-    """
+def _beside_dense(work: Work, run: Run) -> dict[str, float]:
+    """Latency, the ends of its ratio's 95 % interval, and its parts."""
     bench = work.bench
-    ratio = low = high = 1.0
-    if policy.steps:
-        timed = latency(
-            (work.task, run),
-            (bench.task, bench.dense.run),
-            bench.raw_inputs,
-            bench.target,
-            bench.steps,
-        )
-        ratio, (low, high) = timed.ratio, timed.interval
-    return {
-        "latency_ratio": ratio,
-        "latency_ratio_low": low,
-        "latency_ratio_high": high,
-        "latency_ms": ratio * bench.dense.config.dense_latency_ms,
-    }
+    timed = time_beside(
+        bench.inference(work.task, run), bench.inference(bench.task, bench.dense.run)
+    )
+    return timed.metrics(bench.dense.config.dense_latency_ms, bench.sequential, bench.steps)
 
 
 def _stop_if_hopeless(bench: Bench, policy: Policy, found: Findings) -> None:
@@ -222,5 +205,5 @@ def _probe(bench: Bench, policy: Policy, is_timed: bool) -> dict[str, float]:
         work = Work(bench.dense.compressed(), bench)
         apply_(work, policy, Clock())
         artifact, run = _lower(work, policy, Path(folder))
-        timed = _timing(work, run, policy) if is_timed else {}
+        timed = _beside_dense(work, run) if is_timed else {}
         return sizes(work.task, work.compressed, artifact, bench.steps) | timed

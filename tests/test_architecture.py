@@ -32,7 +32,7 @@ LAYERING = (
     ("compress", "retrain", "targets", "evaluate"),
     ("tasks",),
     ("checkpoint",),
-    ("measure", "dense"),
+    ("measure", "timing", "dense"),
     ("bench",),
     ("apply",),
     ("trial", "estimate"),

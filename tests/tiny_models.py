@@ -74,3 +74,18 @@ def changed(before: Mapping[str, torch.Tensor], model: nn.Module) -> set[str]:
     """The names of the tensors that are not bit for bit as they were."""
     after = model.state_dict()
     return {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+
+
+class Watched:
+    """A run that writes down what it is asked for."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.calls: list[str] = []
+        self.batches: set[int] = set()
+
+    def __call__(self, name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        self.calls.append(name)
+        if name == "encoder":
+            self.batches.add(len(inputs["images"]))
+        return self.run(name, **inputs)

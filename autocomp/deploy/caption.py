@@ -105,7 +105,9 @@ def decode_image(data: bytes) -> Image.Image:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
-                return _as_rgb(ImageOps.exif_transpose(image))
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                return _as_rgb(image)
     except Exception as failure:  # a damaged file makes Pillow's plugins raise almost anything
         reason = " ".join(str(failure).split()) or type(failure).__name__
         if isinstance(failure, UnidentifiedImageError):
@@ -120,7 +122,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # a copy of 12 MP takes 35 ms
 
 
 def open_session(path: Path, threads: int = 1) -> ort.InferenceSession:
@@ -182,13 +184,12 @@ def greedy(
     chosen: list[np.ndarray] = []
     finished = np.zeros(len(images), dtype=bool)
     for position in range(steps or max_length):
-        logits = _step(run, tokens, position, state)
-        tokens = logits.argmax(axis=1)[:, None]
-        chosen.append(tokens[:, 0])
+        tokens = _step(run, tokens, position, state).argmax(axis=1, keepdims=True)  # (B, 1)
+        chosen.append(tokens)
         finished |= tokens[:, 0] == EOS
         if steps is None and finished.all():
             break
-    return [_until_eos(row) for row in np.stack(chosen, axis=1).tolist()]
+    return [_until_eos(row) for row in np.concatenate(chosen, axis=1).tolist()]
 
 
 def beam_search(
@@ -231,7 +232,8 @@ def _step(run: Run, tokens: np.ndarray, position: int, state: dict[str, np.ndarr
     outputs = run("decoder", token=tokens, position=np.array([position], dtype=np.int64), **state)
     logits = outputs.pop("logits")
     state.update({name.removesuffix("_next"): array for name, array in outputs.items()})
-    logits[:, [PAD, BOS, UNK]] = -np.inf
+    # three slices take half the time of one list of columns, once a token
+    logits[:, PAD] = logits[:, BOS] = logits[:, UNK] = -np.inf
     return logits
 
 

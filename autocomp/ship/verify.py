@@ -12,14 +12,22 @@ from autocomp.checkpoint.folder import METRICS, Checkpoint, open_checkpoint, wri
 from autocomp.compress.formats import Compressed
 from autocomp.data.split import SplitName
 from autocomp.errors import CheckpointError
-from autocomp.measure import QUALITY_BATCH, TIMED_EXAMPLES, cost, latency, own_latency_ms, quality
+from autocomp.measure import QUALITY_BATCH, cost, quality
 from autocomp.policy import Policy
 from autocomp.targets import Artifact, load_target
+from autocomp.timing import (
+    TIMED_EXAMPLES,
+    Inference,
+    is_time,
+    own_latency_ms,
+    sequential_graphs,
+    time_beside,
+)
 
 RECORDED_SPLIT: SplitName = "dev"
 QUALITY = 1e-9
 """Quality repeats but for the order in which the same numbers are added up."""
-TOLERANCES: dict[str, float | None] = {
+TOLERANCES = {
     "size_mb": 0.0,
     "download_mb": 0.0,
     "params": 0.0,
@@ -28,9 +36,8 @@ TOLERANCES: dict[str, float | None] = {
     "peak_rss_mb": 0.2,
     "latency_ratio": 0.15,
     "latency_ms": 0.15,
-    "latency_own_ms": None,
 }
-"""Metric -> the most it may differ, as a fraction; None where machines and moments differ."""
+"""Metric -> the most it may differ, as a fraction."""
 
 Rebuilt = Literal["same files", "same predictions", "different"]
 
@@ -93,34 +100,39 @@ def verify(directory: Path | str, split: SplitName = RECORDED_SPLIT) -> Verifica
     compressed = checkpoint.compressed()
     scores, _ = quality(checkpoint.task, checkpoint.run, split)
     costs = cost(checkpoint.task, compressed, checkpoint.artifact, checkpoint.config.steps)
-    measured = {**scores, **costs, **_latency(checkpoint)}
-    names = [name for name in recorded if split == RECORDED_SPLIT or name in TOLERANCES]
+    measured = {**scores, **costs, **_times(checkpoint)}
+    names = [name for name in recorded if split == RECORDED_SPLIT or not _is_quality(name)]
     rows = tuple(
         Comparison(
             metric=name,
             recorded=recorded.get(name) if name in names else None,
             measured=measured.get(name),
-            tolerance=TOLERANCES.get(name, QUALITY),
+            tolerance=QUALITY if _is_quality(name) else TOLERANCES.get(name),
         )
         for name in dict.fromkeys([*scores, *names, *measured])
     )
     return Verification(split, rows, _rebuilt(checkpoint, compressed, split))
 
 
-def _latency(checkpoint: Checkpoint) -> dict[str, float]:
+def _times(checkpoint: Checkpoint) -> dict[str, float]:
     task, dense_task = checkpoint.task, checkpoint.dense_task
     target, steps = checkpoint.config.target, checkpoint.config.steps
-    raw = task.raw_inputs(RECORDED_SPLIT, TIMED_EXAMPLES)
+    own, raw = checkpoint.run, task.raw_inputs(RECORDED_SPLIT, TIMED_EXAMPLES)
     with tempfile.TemporaryDirectory() as folder:
         dense_model = Compressed(dense_task.build())
         dense = write_model(Path(folder), dense_task, target, dense_model, Policy())
         dense_run = load_target(target.kind).open(dense, threads=target.threads)
-        timed = latency((task, checkpoint.run), (dense_task, dense_run), raw, target, steps)
-    return {
-        "latency_ratio": timed.ratio,
-        "latency_ms": timed.ratio * checkpoint.config.dense_latency_ms,
-        "latency_own_ms": own_latency_ms(task, checkpoint.run, raw, target),
-    }
+        timed = time_beside(
+            Inference(task, own, raw, target, steps),
+            Inference(dense_task, dense_run, raw, target, steps),
+        )
+    dense_ms = checkpoint.config.dense_latency_ms
+    own_ms = own_latency_ms(task, own, raw, target)
+    return {**timed.metrics(dense_ms, sequential_graphs(task), steps), "latency_own_ms": own_ms}
+
+
+def _is_quality(metric: str) -> bool:
+    return metric not in TOLERANCES and not is_time(metric)
 
 
 def _rebuilt(checkpoint: Checkpoint, compressed: Compressed, split: SplitName) -> Rebuilt:

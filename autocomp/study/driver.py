@@ -27,6 +27,7 @@ from autocomp.study.store import trial_folder
 from autocomp.study.study import Study
 from autocomp.targets import TargetSettings
 from autocomp.tasks.registry import build_task
+from autocomp.timing import part_metrics
 
 log = logging.getLogger(__name__)
 WORKER_BYTES = 2_500_000_000
@@ -91,7 +92,7 @@ def bind_space(space: SearchSpace) -> BoundSpace:
     objectives the task cannot measure.
     """
     task = build_task(space.task)
-    known = [*task.metric_names(), *COSTS]
+    known = [*task.metric_names(), *COSTS, *part_metrics(task)]
     unmeasured = [one.metric for one in space.objectives if one.metric not in known]
     if unmeasured:
         raise SpaceError(*(unknown("objectives", name, known) for name in unmeasured))

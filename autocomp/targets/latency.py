@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import getpass
+import math
 import os
 import tempfile
 import time
@@ -17,21 +18,29 @@ from filelock import FileLock, Timeout
 
 from autocomp.errors import UserError
 
+Clock = Callable[[], float]
 _LEAST_PAIRS = 6  # fewer have no 95 % interval of their median
+_FASTER = 0.95  # of the fastest call so far: only a clearly faster one says that it still warms up
+_STEADY = 3  # pairs in a row without such a call, and it is warm
+_MOST_WARMUPS = 30  # pairs
+_FINE_S = 1e-6  # Linux counts CPU time in nanoseconds, Windows in sixty-fourths of a second
 
 
 @dataclass(frozen=True)
 class Latency:
     """How long the candidate takes beside the reference.
 
-    `ratio` is the median over pairs of candidate / reference and `interval` its 95 % interval;
-    `candidate_ms` and `reference_ms` are medians of single calls, and vary with the machine's load.
+    `ratio` is the median over pairs of candidate / reference, `interval` its 95 % interval and
+    `ratio_p90` the 90th percentile of the same pairs: load that slows both cancels, what remains is
+    how unevenly the candidate runs. `candidate_ms` and `reference_ms` are medians of single calls,
+    and vary with the machine's load.
     """
 
     ratio: float
+    ratio_p90: float
+    interval: tuple[float, float]
     candidate_ms: float
     reference_ms: float
-    interval: tuple[float, float]
     pairs: int
 
 
@@ -52,38 +61,74 @@ def machine_lock(timeout_s: float = 900.0) -> Iterator[None]:
         ) from None
 
 
+def clock_of(threads: int) -> Clock:
+    """The clock for calls that compute in `threads` threads.
+
+    One thread is timed by the CPU time it gets: that stands still while another process has the
+    core, which strikes long calls more often than short ones and so would move their ratio. With
+    more threads, or where the system counts CPU time coarsely, it is the time on the wall.
+    """
+    is_fine = time.get_clock_info("thread_time").resolution <= _FINE_S
+    return time.thread_time if threads == 1 and is_fine else time.perf_counter
+
+
 def measure_ratio(
     candidate: Callable[[], object],
     reference: Callable[[], object],
     *,
-    half_width: float = 0.03,
+    half_width: float = 0.02,
     min_pairs: int = 20,
-    max_pairs: int = 500,
-    max_seconds: float = 3.0,
-    warmups: int = 3,
-    clock: Callable[[], float] = time.perf_counter,
+    max_pairs: int = 300,
+    max_seconds: float = 5.0,
+    clock: Clock = time.perf_counter,
+    wall: Clock = time.perf_counter,
 ) -> Latency:
     """Call both in turn, A B then B A, until the ratio is known to +- `half_width` of itself.
 
-    Stops at `max_pairs` or after `max_seconds` too, though never before 6 pairs: the interval says
-    how well the ratio is known. Runs under `machine_lock` with garbage collection off.
+    Before that both are called until neither gets faster any more. Stops at `max_pairs` or after
+    `max_seconds` too, though never before 6 pairs: the interval says how well the ratio is known.
+    `clock` times the calls and `wall` the whole. Runs under `machine_lock` with garbage collection
+    off.
     """
     with machine_lock(), _no_collection():
-        for _ in range(warmups):
-            candidate()
-            reference()
+        warm_up(candidate, reference, max_seconds=max_seconds, clock=clock, wall=wall)
         pairs: list[tuple[float, float]] = []
-        start = clock()
+        look = min_pairs
+        start = wall()
         while len(pairs) < max_pairs:
             pairs.append(_timed_pair(candidate, reference, len(pairs) % 2 == 1, clock))
-            if len(pairs) < _LEAST_PAIRS:
-                continue
-            latency = summarise(pairs)
-            low, high = latency.interval
-            is_known = len(pairs) >= min_pairs and high - low <= 2 * half_width * latency.ratio
-            if is_known or clock() - start >= max_seconds:
+            if len(pairs) >= _LEAST_PAIRS and wall() - start >= max_seconds:
                 break
+            if len(pairs) == look:
+                low, high = summarise(pairs).interval
+                if high - low <= half_width * (low + high):
+                    break
+                # each look is a chance to stop at a lucky interval: few keep it honest
+                look += look // 4
     return summarise(pairs)
+
+
+def warm_up(
+    *calls: Callable[[], object],
+    max_seconds: float,
+    clock: Clock = time.perf_counter,
+    wall: Clock = time.perf_counter,
+) -> int:
+    """Call all in turn until none gets faster any more; how many rounds that took.
+
+    Noise sets ever fewer records, so this ends on a busy machine too: in some 8 rounds, in 30 or
+    after `max_seconds` at the latest.
+    """
+    fastest = [math.inf] * len(calls)
+    steady = rounds = 0
+    start = wall()
+    while steady < _STEADY and rounds < _MOST_WARMUPS and wall() - start < max_seconds:
+        seconds = [_timed(call, clock) for call in calls]
+        is_faster = any(now < _FASTER * best for now, best in zip(seconds, fastest, strict=True))
+        steady = 0 if is_faster else steady + 1
+        fastest = [min(pair) for pair in zip(seconds, fastest, strict=True)]
+        rounds += 1
+    return rounds
 
 
 def summarise(pairs: list[tuple[float, float]]) -> Latency:
@@ -103,9 +148,10 @@ def summarise(pairs: list[tuple[float, float]]) -> Latency:
     candidate_ms, reference_ms = np.median(seconds, axis=0) * 1e3
     return Latency(
         ratio=float(np.median(ratios)),
+        ratio_p90=float(np.quantile(ratios, 0.9)),
+        interval=(float(ratios[rank]), float(ratios[count - 1 - rank])),
         candidate_ms=float(candidate_ms),
         reference_ms=float(reference_ms),
-        interval=(float(ratios[rank]), float(ratios[count - 1 - rank])),
         pairs=count,
     )
 
@@ -114,17 +160,19 @@ def _timed_pair(
     candidate: Callable[[], object],
     reference: Callable[[], object],
     is_swapped: bool,
-    clock: Callable[[], float],
+    clock: Clock,
 ) -> tuple[float, float]:
     """Seconds of the candidate and of the reference, the reference called first if swapped."""
     first, second = (reference, candidate) if is_swapped else (candidate, reference)
-    start = clock()
-    first()
-    middle = clock()
-    second()
-    end = clock()
-    times = (middle - start, end - middle)
+    times = _timed(first, clock), _timed(second, clock)
     return (times[1], times[0]) if is_swapped else times
+
+
+def _timed(call: Callable[[], object], clock: Clock) -> float:
+    """Seconds of one call."""
+    start = clock()
+    call()
+    return clock() - start
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """How much memory a model takes where it is deployed: a fresh process that opens and runs it.
 
-`python -m autocomp.targets.memory DIR` prints it; that process loads what one with `caption.py`
-loads: numpy, Pillow and ONNX Runtime.
+`python -m autocomp.targets.memory DIR BATCH_SIZE THREADS` prints it; that process loads what one
+with `caption.py` loads: numpy, Pillow and ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from autocomp.targets.base import Artifact
 
 
-def peak_rss_mb(artifact: Artifact, timeout_s: float = 120.0) -> float:
+def peak_rss_mb(
+    artifact: Artifact, *, batch_size: int = 1, threads: int = 1, timeout_s: float = 120.0
+) -> float:
     """Peak resident memory, in 10^6 bytes, of a process that opens and runs every graph once.
 
-    Inputs are zeros, and of length 1 along axes that may change. `CheckpointError` if a graph
-    cannot be opened or run, or takes longer than `timeout_s`.
+    Inputs are `batch_size` examples of zeros. `CheckpointError` if a graph cannot be opened or run,
+    or takes longer than `timeout_s`.
     """
-    command = [sys.executable, "-m", "autocomp.targets.memory", str(artifact.directory)]
+    numbers = (str(batch_size), str(threads))
+    command = [sys.executable, "-m", "autocomp.targets.memory", str(artifact.directory), *numbers]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
     except subprocess.TimeoutExpired:
@@ -53,15 +56,15 @@ def main(arguments: list[str]) -> int:
     """Open and run every ONNX file of a directory once; print the peak as JSON."""
     from autocomp.targets.onnxruntime.session import open_session, zero_inputs
 
-    (directory,) = arguments
+    directory, batch_size, threads = arguments
     try:
         paths = sorted(Path(directory).glob("*.onnx"))
         if not paths:
             raise CheckpointError(f"{directory}: must hold ONNX files, but there are none")
         # all stay open at once, as they do in a process that serves the model
-        sessions = [open_session(path) for path in paths]
+        sessions = [open_session(path, int(threads)) for path in paths]
         for session in sessions:
-            session.run(None, zero_inputs(session))
+            session.run(None, zero_inputs(session, int(batch_size)))
     except UserError as failure:
         print(failure, file=sys.stderr)
         return 2

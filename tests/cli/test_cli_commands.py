@@ -146,6 +146,38 @@ def test_verify(cli: Cli, checkpoint: Path) -> None:
     assert result.exit_code == (0 if found["agrees"] else 1)
 
 
+def test_bench(cli: Cli, checkpoint: Path, study: Path) -> None:
+    command = ["bench", checkpoint, study / "dense", "--against", study / "dense"]
+    result = cli(*command, "--threads", "1,2", "--batch", "1,3", "--json")
+    found = json.loads(done(result))
+    assert found["against"] == str(study / "dense")
+    keys = [(one["threads"], one["batch_size"], one["checkpoint"]) for one in found["timings"]]
+    names = [str(checkpoint), str(study / "dense")]
+    assert keys == [(t, b, name) for t in (1, 2) for b in (1, 3) for name in names]
+    steps = json.loads((study / "dense" / "config.json").read_text())["steps"]
+    for one in found["timings"]:
+        parts = one["parts_ms"]
+        assert list(parts) == ["read_ms", "encoder_ms", "decoder_step_ms", "rest_ms"]
+        whole = sum(parts.values()) + (steps - 1) * parts["decoder_step_ms"]
+        assert whole == pytest.approx(one["example_ms"])
+        assert 0 < one["example_ms"] <= one["example_p90_ms"]
+        assert one["interval"][0] <= one["ratio"] <= one["interval"][1]
+        assert one["examples_per_s"] == pytest.approx(1000 / one["example_ms"])
+        assert one["peak_rss_mb"] > 20
+    table = done(cli("bench", checkpoint))
+    assert all(name in table for name in ("ratio", "encoder (ms)", "decoder step (ms)", "p90"))
+
+
+def test_bench_reads_the_photos_it_is_given(cli: Cli, checkpoint: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    Image.new("RGB", (2000, 1500)).save(photo)
+    shares = []
+    for images in ([], ["--images", photo]):
+        (found,) = json.loads(done(cli("bench", checkpoint, *images, "--json")))["timings"]
+        shares.append(found["parts_ms"]["read_ms"] / found["example_ms"])
+    assert shares[0] < 0.5 < shares[1]
+
+
 def test_verify_finds_a_wrong_record(cli: Cli, tmp_path: Path, checkpoint: Path) -> None:
     copy = tmp_path / "model"
     shutil.copytree(checkpoint, copy)

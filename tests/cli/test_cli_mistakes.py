@@ -13,6 +13,7 @@ import pytest
 import yaml
 from typer.testing import Result
 
+from autocomp.checkpoint.folder import open_checkpoint, seal, write_config
 from autocomp.study.store import StudyStore
 
 Cli = Callable[..., Result]
@@ -210,7 +211,7 @@ def edit(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize("command", ["verify", "caption", "rebuild"])
+@pytest.mark.parametrize("command", ["verify", "caption", "rebuild", "bench"])
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -242,6 +243,40 @@ def test_checkpoint(
     spoil(checkpoint)
     photos = [tmp_path / "photo.jpg"] if command == "caption" else []
     assert message in mistake(cli(command, checkpoint, *photos))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param(
+            ["--threads", "1,x"],
+            "threads: must be whole numbers from 1 up, separated by commas, but got '1,x'",
+            id="no number",
+        ),
+        pytest.param(["--batch", "0"], "batch: must be whole numbers from 1 up", id="no image"),
+        pytest.param(["--against", "nothing"], "nothing: must be a checkpoint", id="no reference"),
+        pytest.param(
+            ["--images", "none.jpg"], "images: none.jpg: must be readable, but", id="no photo"
+        ),
+        pytest.param(
+            ["--images", __file__], "must be an image Pillow can read, but", id="not a photo"
+        ),
+    ],
+)
+def test_bench(cli: Cli, study: Path, options: list[str], message: str) -> None:
+    assert message in mistake(cli("bench", study / "dense", *options))
+
+
+def test_bench_without_the_data(cli: Cli, study: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(study / "dense", tmp_path / "checkpoint")
+    dense = open_checkpoint(folder)
+    elsewhere = {"kind": "flickr8k", "root": str(tmp_path / "gone"), "image_size": 32}
+    task = dense.config.task | {"data": elsewhere}
+    write_config(dense.artifact, dense.compressed(), task, dense.config.target, 0, "other", 3, 1.0)
+    seal(folder)
+    told = mistake(cli("bench", folder))
+    assert told.startswith("images: must be given, for the photos of the dev split are not here: ")
+    assert "there is no" in told
 
 
 @pytest.mark.parametrize(

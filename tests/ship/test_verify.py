@@ -23,6 +23,7 @@ from autocomp.decisions import content_id
 from autocomp.errors import CheckpointError, DataError
 from autocomp.files import write_json
 from autocomp.ship.verify import TOLERANCES, Comparison, Verification, verify
+from autocomp.timing import is_time
 
 QUALITY = {"bleu_4", "cider", "rouge_l", "mean_tokens"}
 
@@ -64,9 +65,11 @@ def test_a_checkpoint_measures_as_recorded(checkpoint):
     verification = verify(checkpoint)
     assert verification.rebuilt == "same files"
     # how fast it is depends on what else this machine does: whether that agrees is not asked here
-    assert all(one.agrees for one in verification.rows if not one.metric.startswith("latency"))
+    assert all(one.agrees for one in verification.rows if not is_time(one.metric))
     assert {one.metric for one in verification.rows} == set(open_checkpoint(checkpoint).metrics)
     assert row(verification, "latency_own_ms").agrees is None
+    assert row(verification, "decoder_step_ms").agrees is None
+    assert row(verification, "decoder_step_ms").measured > 0
     assert row(verification, "latency_ratio").measured == pytest.approx(
         row(verification, "latency_ratio").recorded, rel=0.5
     )

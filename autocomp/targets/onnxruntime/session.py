@@ -34,11 +34,16 @@ def open_session(path: Path, threads: int = 1) -> ort.InferenceSession:
         raise CheckpointError(str(failure)) from None
 
 
-def zero_inputs(session: ort.InferenceSession) -> dict[str, np.ndarray]:
-    """Zeros for every input of a session, with length 1 along every axis that may change."""
+def zero_inputs(session: ort.InferenceSession, batch_size: int = 1) -> dict[str, np.ndarray]:
+    """Zeros for every input of a session.
+
+    They have length `batch_size` along axes called "batch" and 1 along others that may change.
+    """
+    lengths = {"batch": batch_size}
     return {
         node.name: np.zeros(
-            [length if isinstance(length, int) else 1 for length in node.shape], _DTYPES[node.type]
+            [axis if isinstance(axis, int) else lengths.get(axis, 1) for axis in node.shape],
+            _DTYPES[node.type],
         )
         for node in session.get_inputs()
     }
