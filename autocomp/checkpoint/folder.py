@@ -199,6 +199,11 @@ def open_checkpoint(directory: Path | str) -> Checkpoint:
     return Checkpoint(directory, config)
 
 
+def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
+    """How each tensor of the checkpoint in a folder is stored; no other file is looked at."""
+    return _read_config(directory).tensors
+
+
 def is_checkpoint(directory: Path) -> bool:
     """Whether a folder holds what autocomp wrote, be it truncated: its config.json says so."""
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from autocomp.bench import compressible_layers, container_depths, open_bench, prepare_dense
+from autocomp.checkpoint.record import TENSORS, TensorRecords
 from autocomp.decisions import validate
 from autocomp.errors import SpaceError, StudyError, unknown
 from autocomp.evaluate.meteor import java_available
@@ -125,7 +126,10 @@ def make_run(space_yaml: str, directory: Path) -> Run:
 
     def run(number: int, policy: Policy) -> TrialResult:
         folder = trial_folder(directory, number)
-        return run_trial(bench, number, policy, folder / "checkpoint", folder / "log.txt")
+        result = run_trial(bench, number, policy, folder / "checkpoint", folder / "log.txt")
+        if result.status == "complete":  # only members of the front keep their checkpoint
+            TensorRecords.of(folder / "checkpoint").write(folder / TENSORS)
+        return result
 
     return run
 
