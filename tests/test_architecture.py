@@ -24,7 +24,7 @@ MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path 
 LAYERING = (
     ("errors",),
     ("decisions", "files", "patterns", "clock", "provenance"),
-    ("policy", "results"),
+    ("policy", "results", "tensors"),
     ("space", "words"),
     ("models",),
     ("data",),
@@ -46,7 +46,13 @@ ALLOWED = {("targets", f"autocomp.compress.{name}") for name in ("formats", "ran
 """What a part may import besides: those modules of a sibling."""
 
 OUTSIDE = {
-    "optuna": {"autocomp.study.samplers", "autocomp.study.proposals"},
+    "optuna": {
+        "autocomp.study.samplers",
+        "autocomp.study.proposals",
+        "autocomp.study.journal",
+        "autocomp.study.importance",
+    },
+    "optuna_dashboard": {"autocomp.study.dashboard"},
     "ray": {"autocomp.study.ray_runner"},
     "torch_pruning": {"autocomp.compress.channels"},
     "onnx": {"autocomp.targets.onnxruntime"},

@@ -26,6 +26,7 @@ from autocomp.policy import Policy
 from autocomp.targets import Artifact, TargetSettings, load_target
 from autocomp.tasks.base import Run, Task
 from autocomp.tasks.registry import restore_task
+from autocomp.tensors import TensorRecord, TensorRecords
 
 CONFIG = "config.json"
 CALIBRATION_EXAMPLES = 64
@@ -199,9 +200,14 @@ def open_checkpoint(directory: Path | str) -> Checkpoint:
     return Checkpoint(directory, config)
 
 
-def stored_tensors(directory: Path) -> dict[str, StoredTensor]:
-    """How each tensor of the checkpoint in a folder is stored; no other file is looked at."""
-    return _read_config(directory).tensors
+def tensor_records(directory: Path) -> TensorRecords:
+    """How the tensors of the checkpoint in a folder are stored; no other file is looked at."""
+    return TensorRecords(
+        tensors=tuple(
+            TensorRecord(name=name, shape=how.shape, bits=how.bits, bytes=how.stored_bytes)
+            for name, how in _read_config(directory).tensors.items()
+        )
+    )
 
 
 def is_checkpoint(directory: Path) -> bool:

@@ -24,6 +24,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from autocomp.errors import DataError
 from autocomp.files import cache_dir, write_folder, write_json
 
+THUMBNAIL_QUALITY = 82
 SHOWN = 3  # how many of the offending images an error names
 
 
@@ -42,19 +43,35 @@ def read_image(data: bytes, size: int) -> np.ndarray:
     squashed to a square (bicubic), so nothing is cropped away. Raises `DataError` with the reason
     if Pillow cannot read it, or if it would decode to more than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
+    return np.asarray(_decode(data).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def thumbnail(data: bytes, longest: int) -> bytes:
+    """The image in `data` as a JPEG file in its own proportions, at most `longest` pixels a side.
+
+    Raises `DataError` as `read_image` does.
+    """
+    image = _decode(data)
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, optimize=True)
+    return buffer.getvalue()
+
+
+def _decode(data: bytes) -> Image.Image:
+    """The whole picture, upright, in RGB; `DataError` if Pillow cannot read it."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata, which is harmless, and of decompression bombs
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
-                upright = _as_rgb(ImageOps.exif_transpose(image))
+                return _as_rgb(ImageOps.exif_transpose(image))
     except Exception as failure:  # a damaged file makes Pillow's plugins raise almost anything
         reason = " ".join(str(failure).split()) or type(failure).__name__
         if isinstance(failure, UnidentifiedImageError):
             reason = f"its {len(data)} bytes are of no known image format"
         raise DataError(f"must be an image Pillow can read, but {reason}") from None
-    return np.asarray(upright.resize((size, size), Image.Resampling.BICUBIC))
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

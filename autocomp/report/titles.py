@@ -34,6 +34,12 @@ def title(metric: str) -> str:
     return TITLES.get(metric, metric.replace("_", " "))
 
 
+def name_and_unit(metric: str) -> tuple[str, str]:
+    """A metric's name and its unit, which may be none: ("size", "MB"), ("CIDEr", "")."""
+    name, _, unit = title(metric).partition(" (")
+    return name, unit.removesuffix(")")
+
+
 def number(value: float) -> str:
     """Three significant digits, and all digits before the point; millions and more by letter."""
     for size, letter in ((1e9, "G"), (1e6, "M")):

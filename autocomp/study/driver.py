@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from autocomp.bench import compressible_layers, container_depths, open_bench, prepare_dense
-from autocomp.checkpoint.record import TENSORS, TensorRecords
+from autocomp.checkpoint.folder import tensor_records
 from autocomp.decisions import validate
 from autocomp.errors import SpaceError, StudyError, unknown
 from autocomp.evaluate.meteor import java_available
@@ -27,6 +27,7 @@ from autocomp.study.store import trial_folder
 from autocomp.study.study import Study
 from autocomp.targets import TargetSettings
 from autocomp.tasks.registry import build_task
+from autocomp.tensors import TENSORS
 
 log = logging.getLogger(__name__)
 WORKER_BYTES = 2_500_000_000
@@ -128,7 +129,7 @@ def make_run(space_yaml: str, directory: Path) -> Run:
         folder = trial_folder(directory, number)
         result = run_trial(bench, number, policy, folder / "checkpoint", folder / "log.txt")
         if result.status == "complete":  # only members of the front keep their checkpoint
-            TensorRecords.of(folder / "checkpoint").write(folder / TENSORS)
+            tensor_records(folder / "checkpoint").write(folder / TENSORS)
         return result
 
     return run

@@ -8,7 +8,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from autocomp.checkpoint.folder import stored_tensors
 from autocomp.decisions import Decision, validate
 from autocomp.errors import StudyError
 from autocomp.files import write_json
@@ -20,7 +19,7 @@ TENSORS = "tensors.json"
 class TensorRecord(Decision):
     """One tensor: `bits` of a value, and the bytes it takes in the packed weights, scales and all.
 
-    Widths that are rounded up to a kernel's take more in the runtime's files.
+    A width that a kernel rounds up takes more in the runtime's files.
     """
 
     name: str
@@ -33,16 +32,6 @@ class TensorRecords(Decision):
     """Every tensor of one model, in the model's order."""
 
     tensors: tuple[TensorRecord, ...]
-
-    @classmethod
-    def of(cls, checkpoint: Path) -> TensorRecords:
-        """Those of the checkpoint in a folder; `CheckpointError` if it has no such."""
-        return cls(
-            tensors=tuple(
-                TensorRecord(name=name, shape=how.shape, bits=how.bits, bytes=how.stored_bytes)
-                for name, how in stored_tensors(checkpoint).items()
-            )
-        )
 
     @classmethod
     def read(cls, path: Path) -> TensorRecords:
