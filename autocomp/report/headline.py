@@ -50,6 +50,6 @@ def _choices(
         except UserError:
             yield {"metric": metric, "trial": None, "command": None}
             continue
-        out = f"{name}-{percent}"
-        command = ["autocomp", "export", str(directory), "--best", query, "--out", out]
+        chosen = ["--trial", str(trial), "--out", f"{name}-{percent}"]
+        command = ["autocomp", "export", str(directory), *chosen]
         yield {"metric": metric, "trial": trial, "command": shlex.join(command)}

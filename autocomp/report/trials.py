@@ -11,7 +11,7 @@ from pydantic import BaseModel, FiniteFloat
 from autocomp.decisions import validate
 from autocomp.errors import StudyError
 from autocomp.report.panels import CONTROL, DENSE, FRONT, OTHER, OUT_OF_BOUNDS, STOPPED
-from autocomp.report.titles import in_short
+from autocomp.report.titles import changing, in_short
 from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL, TrialResult
 from autocomp.study.front import Front, is_feasible
 from autocomp.study.study import Study
@@ -53,7 +53,7 @@ def trials(study: Study) -> list[dict[str, Any]]:
             "on_front": number in members,
             "reason": result.reason,
             "short": REFERENCES.get(number) or in_short(study.policies[number]),
-            "words": describe(study.policies[number]),
+            "words": describe(changing(study.policies[number])),
             "metrics": {key: float(f"{one:.{DIGITS}g}") for key, one in result.metrics.items()},
             "seconds": round(sum(result.seconds.values()), 1),
             "skipped": list(result.skipped),
