@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from autocomp.study.front import directed
-from autocomp.study.importance import importance
+from autocomp.study.importance import FEWEST, importance
 from autocomp.study.journal import Told
 from autocomp.study.study import Study
 
@@ -24,15 +24,16 @@ def parameters(study: Study, told: Sequence[Told]) -> dict[str, Any]:
         for number, result in study.results.items()
         if result.status == "complete"
     }
-    try:
-        found = {
-            metric: importance(told, {n: one[metric] for n, one in complete.items()}, direction)
-            for metric, direction in directed(study.space.objectives)
-        }
-    except ValueError as failure:
-        return {"missing": str(failure).removeprefix("importance: ")}
+    usable = [one for one in told if one.values and one.number in complete]
+    if len(usable) < FEWEST:
+        rule = f"needs {FEWEST} complete trials besides dense and control to tell them from chance"
+        return {"missing": f"{rule}, and there are {len(usable)}"}
+    found = {
+        metric: importance(usable, {n: one[metric] for n, one in complete.items()}, direction)
+        for metric, direction in directed(study.space.objectives)
+    }
     return {
-        "trials": sum(bool(one.values) for one in told),
+        "trials": len(usable),
         "objectives": {
             metric: [{**in_words(name), **one._asdict()} for name, one in shares.items()]
             for metric, shares in found.items()

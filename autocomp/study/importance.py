@@ -37,11 +37,9 @@ def importance(
     2023) compares the densities of a parameter's values, so that trials need not be drawn evenly,
     and a conditional parameter counts where it is active. It never gives exactly 0, and few trials
     agree in much: `chance` is the most that `SHUFFLES` reassignments of the values to the trials
-    give a parameter. `ValueError` for fewer than `FEWEST` trials.
+    give a parameter. Of fewer than `FEWEST` trials it says nothing.
     """
     usable = [one for one in told if one.values and one.number in values]
-    if len(usable) < FEWEST:
-        raise ValueError(f"importance: must have {FEWEST} trials, but got {len(usable)}")
     sign = -1.0 if direction == "maximize" else 1.0
     losses = [sign * values[one.number] for one in usable]
     study = _study(usable)

@@ -53,15 +53,15 @@ function titled(metric) {
   return unit ? `${nameOf(metric)} (${unit})` : nameOf(metric);
 }
 
-/** How a value stands to the dense model's: "97 %" of a quality, "4.1×" of a cost. */
+/** How a value stands to the dense model's: "96.7 %" of a quality, "4.1×" of a cost. */
 function beside(metric, value) {
   const dense = (data.reference || {})[metric];
   if (!(dense > 0) || value === undefined) return "";
-  if (isMore(metric)) return `${Math.round((100 * value) / dense)}\u00a0%`;
+  if (isMore(metric)) return `${+((100 * value) / dense).toFixed(1)}\u00a0%`;
   return value > 0 ? `${(dense / value).toFixed(1)}×` : "";
 }
 
-/** The same as a phrase: "97 % of dense", "4.1× smaller". */
+/** The same as a phrase: "96.7 % of dense", "4.1× smaller". */
 function compared(metric, value) {
   const relative = beside(metric, value);
   if (!relative) return "";

@@ -121,7 +121,7 @@ function numbers(placed, right, floor) {
       .map(([dx, dy]) => [one.x + dx, one.y + dy, one.x + dx + wide, one.y + dy + 11]);
     const box = boxes.find(free);
     if (!box) continue;
-    taken.push(box);
+    taken.push([box[0] - 3, box[1], box[2] + 3, box[3]]);
     labels.push(svg("text", { class: "label", x: box[0], y: box[3] - 1 }, `${one.trial.number}`));
   }
   return labels;

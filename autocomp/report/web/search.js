@@ -13,10 +13,12 @@ function drawImportance() {
 
 function parameterBars(parameters) {
   const most = Math.max(...parameters.map((one) => Math.max(one.share, one.chance)), 1e-9);
-  return el("ol", { class: "parameters" }, parameters.slice(0, SHOWN_PARAMETERS).map((one) => {
+  const tells = (one) => one.share > one.chance;
+  const ordered = [...parameters.filter(tells), ...parameters.filter((one) => !tells(one))];
+  return el("ol", { class: "parameters" }, ordered.slice(0, SHOWN_PARAMETERS).map((one) => {
     const at = (share) => (100 * share) / most;
     const bar = svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
-      svg("rect", { class: one.share > one.chance ? "own-bar" : "dense-bar", width: at(one.share), height: 10 }),
+      svg("rect", { class: tells(one) ? "own-bar" : "dense-bar", width: at(one.share), height: 10 }),
       svg("line", { class: "chance", x1: at(one.chance), x2: at(one.chance), y1: 0, y2: 10 }));
     return el("li", { title: `chance alone reaches ${Math.round(100 * one.chance)} %` },
       el("span", {}, one.what, el("small", {}, one.where)), bar, el("span", {}, `${Math.round(100 * one.share)}\u00a0%`));
