@@ -96,6 +96,11 @@ def in_short(policy: Policy) -> str:
     return ", ".join(word for word in words if word) or "nothing changed"
 
 
+def changing(policy: Policy) -> Policy:
+    """The policy without the steps that change nothing: a ratio of 0, 32 bits."""
+    return Policy(steps=tuple(step for step in policy.steps if SHORT[step.kind](step)))
+
+
 def _less(what: str) -> Callable[[Any], str]:
     def words(step: Any) -> str:
         ratios = _values(step.ratio)

@@ -24,7 +24,7 @@ MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path 
 LAYERING = (
     ("errors", "deploy"),
     ("decisions", "fields", "files", "patterns", "clock", "provenance"),
-    ("policy", "results", "predictions"),
+    ("policy", "results", "predictions", "tensors"),
     ("space", "words"),
     ("titles",),
     ("models",),
@@ -47,7 +47,13 @@ ALLOWED = {("targets", f"autocomp.compress.{name}") for name in ("formats", "ran
 """What a part may import besides: those modules of a sibling."""
 
 OUTSIDE = {
-    "optuna": {"autocomp.study.samplers", "autocomp.study.proposals"},
+    "optuna": {
+        "autocomp.study.samplers",
+        "autocomp.study.proposals",
+        "autocomp.study.journal",
+        "autocomp.study.importance",
+    },
+    "optuna_dashboard": {"autocomp.study.dashboard"},
     "ray": {"autocomp.study.ray_runner"},
     "torch_pruning": {"autocomp.compress.channels"},
     "onnx": {"autocomp.targets.onnxruntime"},

@@ -4,7 +4,15 @@ import pytest
 
 from autocomp.policy import Policy
 from autocomp.space.metrics import METRICS
-from autocomp.titles import LESS_AND_MORE, compared, in_short, name_and_unit, number, title
+from autocomp.titles import (
+    LESS_AND_MORE,
+    changing,
+    compared,
+    in_short,
+    name_and_unit,
+    number,
+    title,
+)
 
 HALF = {"kind": "prune_channels", "layers": "encoder", "ratio": 0.5}
 
@@ -97,3 +105,18 @@ def test_less_is_better_of_whatever_may_be_less():
 )
 def test_a_policy_is_told_in_a_few_words(steps, text):
     assert in_short(Policy.model_validate({"steps": steps})) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "name", "unit"),
+    [("size_mb", "size", "MB"), ("cider", "CIDEr", ""), ("a_metric", "a metric", "")],
+)
+def test_a_name_stands_apart_from_its_unit(metric, name, unit):
+    assert name_and_unit(metric) == (name, unit)
+
+
+def test_steps_that_change_nothing_are_left_out():
+    idle = [HALF | {"ratio": 0.0}, {"kind": "quantize", "layers": "**", "bits": 32}]
+    policy = Policy.model_validate({"steps": [idle[0], HALF, idle[1]]})
+    assert changing(policy) == Policy.model_validate({"steps": [HALF]})
+    assert changing(Policy.model_validate({"steps": idle})) == Policy()

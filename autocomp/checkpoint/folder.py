@@ -35,6 +35,7 @@ from autocomp.policy import Policy
 from autocomp.targets import Artifact, TargetSettings, load_target
 from autocomp.tasks.base import Run, Task
 from autocomp.tasks.registry import restore_task
+from autocomp.tensors import TensorRecord, TensorRecords
 
 CONFIG = "config.json"
 CALIBRATION_EXAMPLES = 64
@@ -232,6 +233,16 @@ def open_packed(directory: Path | str) -> Checkpoint:
 def is_whole(path: Path, config: CheckpointConfig) -> bool:
     """Whether a file is there with the bytes that `config` names."""
     return path.is_file() and config.files.get(path.name) == _sha256(path)
+
+
+def tensor_records(directory: Path) -> TensorRecords:
+    """How the tensors of the checkpoint in a folder are stored; no other file is looked at."""
+    return TensorRecords(
+        tensors=tuple(
+            TensorRecord(name=name, shape=how.shape, bits=how.bits, bytes=how.stored_bytes)
+            for name, how in _read_config(directory).tensors.items()
+        )
+    )
 
 
 def is_checkpoint(directory: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from autocomp.models.reshape import tensors
 
 RANGES = "ranges."
 """What the name of a graph's ranges begins with."""
+FLOAT_BITS, SCALE_BYTES = 32, 2
 
 
 class StoredTensor(Decision):
@@ -24,6 +26,19 @@ class StoredTensor(Decision):
 
     shape: tuple[Annotated[int, Field(ge=0)], ...]
     format: LayerFormat | None = None
+
+    @property
+    def bits(self) -> int:
+        """Of one value."""
+        return FLOAT_BITS if self.format is None else self.format.bits
+
+    @property
+    def stored_bytes(self) -> int:
+        """What `pack` makes of the tensor: the codes and their fp16 scales, or floats."""
+        codes = -(-math.prod(self.shape) * self.bits // 8)
+        if self.format is None or self.format.bits == HALF_BITS:
+            return codes
+        return codes + SCALE_BYTES * self.shape[0] * self.format.groups(self.shape)[0]
 
 
 def describe(compressed: Compressed) -> dict[str, StoredTensor]:

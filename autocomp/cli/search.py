@@ -14,6 +14,7 @@ import typer
 from autocomp.cli.logs import logger
 from autocomp.cli.output import print_json, print_table
 from autocomp.cli.progress import watch
+from autocomp.cli.reports import try_report
 from autocomp.cli.studies import draw, print_front
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def search(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Default: the space's.")] = None,
     plot: Annotated[bool, typer.Option(help="Draw front.png in the end.")] = True,
+    report: Annotated[bool, typer.Option(help="Write report.html in the end.")] = True,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Explore a space; the same command again resumes."""
@@ -68,12 +70,13 @@ def search(
             command=" ".join(["autocomp", *sys.argv[1:]]),
         )
     image = draw(study) if plot else None
+    page = try_report(study) if report else None
     if as_json:
         print_json(study.front().to_json())
         return
     print_front(study.front())
     _print_unfinished(study)
-    written = (study.directory / "front.json", study.directory / "front.csv", image)
+    written = (study.directory / "front.json", study.directory / "front.csv", image, page)
     print("files: " + ", ".join(str(one) for one in written if one))
 
 

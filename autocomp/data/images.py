@@ -25,6 +25,7 @@ from autocomp.errors import DataError
 from autocomp.files import cache_dir, write_folder, write_json
 
 LARGEST_BYTES = 2**28  # of an image file, which is read whole
+THUMBNAIL_QUALITY = 82
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,15 +41,31 @@ def read_image(data: bytes, size: int) -> np.ndarray:
 
     Raises `DataError` with the reason where `autocomp.deploy.caption.read_image` finds it unusable.
     """
-    try:
-        return caption.read_image(data, size)
-    except caption.Unusable as failure:
-        raise DataError(str(failure)) from None
+    return caption.squash(_decode(data), size)
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     """(H, W, 3) uint8 as `read_image` would read it from a file that loses nothing."""
     return caption.squash(Image.fromarray(np.asarray(pixels)), size)
+
+
+def thumbnail(data: bytes, longest: int) -> bytes:
+    """The image in `data` as a JPEG file in its own proportions, at most `longest` pixels a side.
+
+    Raises `DataError` as `read_image` does.
+    """
+    image = _decode(data)
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, optimize=True)
+    return buffer.getvalue()
+
+
+def _decode(data: bytes) -> Image.Image:
+    try:
+        return caption.decode_image(data)
+    except caption.Unusable as failure:
+        raise DataError(str(failure)) from None
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from autocomp.bench import compressible_layers, container_depths, open_bench, prepare_dense
+from autocomp.checkpoint.folder import tensor_records
 from autocomp.decisions import validate
 from autocomp.errors import SpaceError, StudyError, unknown
 from autocomp.evaluate.meteor import java_available
@@ -27,6 +28,7 @@ from autocomp.study.store import trial_folder
 from autocomp.study.study import Study
 from autocomp.targets import TargetSettings
 from autocomp.tasks.registry import build_task
+from autocomp.tensors import TENSORS
 from autocomp.timing import part_metrics
 
 log = logging.getLogger(__name__)
@@ -127,7 +129,7 @@ def make_run(space_yaml: str, directory: Path) -> Run:
 
     def run(number: int, policy: Policy) -> TrialResult:
         folder = trial_folder(directory, number)
-        return run_trial(
+        result = run_trial(
             bench,
             number,
             policy,
@@ -135,6 +137,9 @@ def make_run(space_yaml: str, directory: Path) -> Run:
             log_file=folder / "log.txt",
             predictions_file=folder / PREDICTIONS,
         )
+        if result.status == "complete":  # only members of the front keep their checkpoint
+            tensor_records(folder / "checkpoint").write(folder / TENSORS)
+        return result
 
     return run
 

@@ -1,7 +1,7 @@
 """A study's folder on disk: what lies where, who may write it, and how it is read back.
 
 space.yaml  study.json  study.lock  journal.log  front.json  front.csv
-trials/00017/   policy.yaml  result.json  predictions.json  log.txt  checkpoint/
+trials/00017/   policy.yaml  result.json  predictions.json  tensors.json  log.txt  checkpoint/
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from autocomp.space.space import SearchSpace
 from autocomp.study.comparisons import Comparisons
 from autocomp.study.front import Front, Member, better_dense, directed, violations
 from autocomp.study.proposals import Proposer
-from autocomp.study.sessions import new_session, provenance
+from autocomp.study.sessions import Session, new_session, provenance
 from autocomp.study.store import StudyStore
 
 LONGEST_LADDER = 15
@@ -130,6 +130,11 @@ class Study:
         self._header["sessions"][-1]["overhead_s"] = round(self.overhead_s, 3)
         self._header["dense"] = None if self.dense is None else {"metrics": self.dense}
         self._store.write_header(self._header)
+
+    @property
+    def sessions(self) -> list[Session]:
+        """What study.json says of each session, the first one first."""
+        return list(self._header.get("sessions", []))
 
     @property
     def dense(self) -> dict[str, float] | None:

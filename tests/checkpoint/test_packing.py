@@ -70,6 +70,20 @@ def test_a_model_comes_back_bit_for_bit(bits, group_size, rows, columns, seed):
     assert torch.equal(quantized["0.weight"].scales, tensor.scales)
 
 
+@settings(deadline=None)
+@given(BITS, st.sampled_from([None, 16, 32]), st.integers(1, 5), st.integers(1, 70))
+def test_what_a_tensor_takes_is_known_without_packing_it(bits, group_size, rows, columns):
+    module = nn.Linear(columns, rows)
+    tensor = quantize_tensor(module.weight, LayerFormat(bits=bits, group_size=group_size))
+    compressed = Compressed(module, {"weight": tensor})
+    packed, stored = pack(compressed), describe(compressed)
+    assert stored["weight"].bits == bits
+    assert stored["weight"].stored_bytes == sum(
+        packed[f"weight.{part}"].nbytes for part in ("codes", "scales")
+    )
+    assert (stored["bias"].bits, stored["bias"].stored_bytes) == (32, packed["bias"].nbytes)
+
+
 def test_a_convolution_and_its_ranges_come_back():
     module = nn.Conv2d(3, 4, 3)
     tensor = quantize_tensor(module.weight, LayerFormat(bits=8, ranges="mse"))

@@ -11,7 +11,7 @@ from flickr8k_files import jpeg_bytes
 from PIL import Image
 
 from autocomp.data import images
-from autocomp.data.images import cached_stack, encode_png, load_files, read_image
+from autocomp.data.images import cached_stack, encode_png, load_files, read_image, thumbnail
 from autocomp.errors import DataError
 
 
@@ -191,3 +191,18 @@ def test_a_cache_that_cannot_be_written_is_explained(
     monkeypatch.setenv("AUTOCOMP_CACHE", str(tmp_path / "file"))
     with pytest.raises(DataError, match=r"cache: must be a folder .* AUTOCOMP_CACHE"):
         load_files(files, 8)
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300), (20, 30)], ids=["high", "wide", "small"])
+def test_a_thumbnail_keeps_its_proportions(shape: tuple[int, int]) -> None:
+    colours = np.zeros((*shape, 3), np.uint8) + np.uint8([200, 30, 60])
+    small = Image.open(io.BytesIO(thumbnail(encode_png(colours), 60)))
+    assert small.format == "JPEG"
+    assert max(small.size) == min(60, max(shape))
+    assert small.width / small.height == pytest.approx(shape[1] / shape[0], rel=0.03)
+    assert np.abs(np.asarray(small).astype(int) - [200, 30, 60]).max() < 12
+
+
+def test_a_thumbnail_of_no_image_is_refused() -> None:
+    with pytest.raises(DataError, match="no known image format"):
+        thumbnail(b"nonsense", 60)

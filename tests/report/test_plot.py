@@ -95,8 +95,19 @@ def test_a_refused_plot_leaves_the_old_picture(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["front.png"]
 
 
-def test_reports_need_no_torch():
-    code = "import sys, autocomp.report.plot, autocomp.report.table; print(*sys.modules)"
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        (
+            "autocomp.report.plot, autocomp.report.table",
+            {"torch", "ray", "optuna", "onnxruntime", "matplotlib.pyplot"},
+        ),
+        ("autocomp.report.page", {"torch", "ray", "onnxruntime", "matplotlib"}),
+    ],
+    ids=["front", "page"],
+)
+def test_reports_need_no_torch(modules, heavy):
+    code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert not loaded & {"torch", "ray", "optuna", "onnxruntime", "matplotlib.pyplot"}
+    assert not loaded & heavy

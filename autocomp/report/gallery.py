@@ -1,0 +1,145 @@
+"""Twelve photos with what the dense model and each trial say of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pydantic import BaseModel, FiniteFloat
+
+from autocomp.data.captions import CaptionSplit, DataSettings, SplitName, load_split
+from autocomp.data.images import thumbnail
+from autocomp.decisions import validate
+from autocomp.errors import DataError, SpaceError, StudyError
+from autocomp.results import DENSE_TRIAL
+from autocomp.space.metrics import METRICS
+from autocomp.study.store import trial_folder
+from autocomp.study.study import Study
+
+PHOTOS = 12
+LONGEST_SIDE = 320
+"""Of a photo, in pixels: sharp at the page's 300 without weighing more than 15 kB."""
+PREDICTIONS = "predictions.json"
+CAPTIONING = "captioning"
+
+
+class Predicted(BaseModel):
+    """What a trial predicted for each image, and every image's scores, in one order."""
+
+    split: SplitName
+    names: tuple[str, ...]
+    predictions: tuple[str, ...]
+    scores: dict[str, tuple[FiniteFloat, ...]]
+
+
+class _Task(BaseModel):
+    data: DataSettings
+
+
+def gallery(study: Study) -> dict[str, Any]:
+    """The photos, and the captions and scores of every trial whose predictions were kept.
+
+    {"metric", "how", "photos": [{"name", "image", "references"}], "trials": {number: [[caption,
+    score], ...]}}; {"missing": why} without the dense model's predictions or without the data.
+    """
+    if study.space.task.get("kind") != CAPTIONING:
+        return {"missing": "the task is not captioning"}
+    kept = _kept(study)
+    if DENSE_TRIAL not in kept:
+        rule = "needs what the dense model predicted (trials/00000/predictions.json)"
+        return {"missing": f"{rule}, which this study did not keep"}
+    dense = kept[DENSE_TRIAL]
+    metric = _metric(study, dense)
+    try:
+        split = load_split(validate(_Task, study.space.task, "task", SpaceError).data, dense.split)
+        members = [one.trial for one in study.front().members if one.trial in kept]
+        shown = choose(dense.scores[metric], [kept[one].scores[metric] for one in members])
+        photos = [_photo(split, dense.names[index]) for index in shown]
+    except (DataError, SpaceError) as failure:
+        return {"missing": f"needs the study's photos, but {' '.join(failure.problems)}"}
+    trials = {
+        number: [[own.predictions[index], own.scores[metric][index]] for index in shown]
+        for number, own in kept.items()
+    }
+    return {"metric": metric, "how": _how(dense), "photos": photos, "trials": trials}
+
+
+def choose(
+    dense: Sequence[float], others: Sequence[Sequence[float]], count: int = PHOTOS
+) -> list[int]:
+    """Which images to show, by index: spread over dense's scores, and where the others differ most.
+
+    `count` - 1 are evenly spaced from dense's worst to its best; one more, if it is none of them,
+    has the largest mean difference between dense's score and the others'. Ordered from worst to
+    best. All of them if there are no more than `count`.
+    """
+    order = sorted(range(len(dense)), key=lambda index: (dense[index], index))
+    if len(order) <= count:
+        return order
+    last = len(order) - 1
+    spread = {order[round(step * last / (count - 2))] for step in range(count - 1)}
+    left = [index for index in order if index not in spread]
+    if others:
+        spread.add(max(left, key=lambda index: fmean(abs(o[index] - dense[index]) for o in others)))
+    return [index for index in order if index in spread]
+
+
+def _kept(study: Study) -> dict[int, Predicted]:
+    """The predictions of complete trials; `StudyError` if two are not of the same images."""
+    found = {
+        number: _read(path)
+        for number, result in study.results.items()
+        if result.status == "complete"
+        and (path := trial_folder(study.directory, number) / PREDICTIONS).exists()
+    }
+    for number, one in found.items():
+        if (one.split, one.names) != (found[min(found)].split, found[min(found)].names):
+            place = trial_folder(study.directory, number) / PREDICTIONS
+            raise StudyError(f"{place}: must be of the same images as the others, but is not")
+    return found
+
+
+def _read(path: Path) -> Predicted:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as failure:
+        raise StudyError(f"{path}: must be a readable JSON file, but {failure}") from None
+    found = validate(Predicted, content, str(path), StudyError)
+    for key, values in {"predictions": found.predictions, **found.scores}.items():
+        if len(values) != len(found.names):
+            rule = f"must hold one value for each of the {len(found.names)} names"
+            raise StudyError(f"{path}: {key} {rule}, but got {len(values)}")
+    return found
+
+
+def _metric(study: Study, dense: Predicted) -> str:
+    """The first objective that has a score for each image, else the first score there is."""
+    named = [one.metric for one in study.space.objectives if METRICS.get(one.metric) == "maximize"]
+    return next((one for one in named if one in dense.scores), next(iter(dense.scores)))
+
+
+def _photo(split: CaptionSplit, name: str) -> dict[str, Any]:
+    if name not in split.names:
+        raise DataError(f"{name}: must be in the {split.name} split, but is not")
+    index = split.names.index(name)
+    small = thumbnail(split.jpeg(index), LONGEST_SIDE)
+    return {
+        "name": name,
+        "image": f"data:image/jpeg;base64,{base64.b64encode(small).decode()}",
+        "references": list(split.references[index]),
+    }
+
+
+def _how(dense: Predicted) -> str:
+    """How the photos were chosen, so that nobody takes them for picked."""
+    if len(dense.names) <= PHOTOS:
+        return f"all {len(dense.names)} images of the {dense.split} split"
+    return (
+        f"{PHOTOS - 1} of the {len(dense.names):,} images of the {dense.split} split, evenly "
+        "spaced from the dense model's worst to its best, and the one where the front differs "
+        "most from it"
+    )

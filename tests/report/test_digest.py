@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from made_study import FAILED, STOPPED, TRIALS, make_study
+
+from autocomp.errors import StudyError
+from autocomp.report.digest import digest
+from autocomp.report.trials import kind
+from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL
+from autocomp.study.front import is_feasible
+from autocomp.study.study import Study
+
+
+def test_is_plain_json(whole: Path):
+    content = digest(Study.load(whole))
+    assert json.loads(json.dumps(content, allow_nan=False))["name"] == "whole"
+    missing = [
+        name for name, one in content.items() if isinstance(one, dict) and one.get("missing")
+    ]
+    assert missing == []
+
+
+def test_an_older_study_says_what_it_lacks(bare: Path):
+    content = digest(Study.load(bare))
+    assert "trials/00000/tensors.json" in content["layers"]["missing"]
+    assert "trials/00000/predictions.json" in content["gallery"]["missing"]
+    assert len(content["trials"]) == TRIALS
+
+
+def test_a_study_without_its_journal_has_no_hours(bare: Path, tmp_path: Path):
+    copied = shutil.copytree(bare, tmp_path / "copied")
+    (copied / "journal.log").unlink()
+    content = digest(Study.load(copied))
+    assert content["cost"]["hours"] is None
+    assert {one["hours"] for one in content["progress"]} == {None}
+    assert "there are 0" in content["importance"]["missing"]
+
+
+def test_a_study_of_dense_alone_has_a_report(tmp_path: Path):
+    content = digest(Study.load(make_study(tmp_path / "begun", trials=1)))
+    assert [one["kind"] for one in content["trials"]] == ["dense"]
+    assert content["headline"]["shares"][0]["choices"][0]["trial"] in (None, DENSE_TRIAL)
+
+
+def test_every_trial_has_its_kind(whole: Path):
+    study = Study.load(whole)
+    kinds = {number: kind(result, study.front()) for number, result in study.results.items()}
+    assert kinds[DENSE_TRIAL] == "dense"
+    assert kinds[CONTROL_TRIAL] == "control (dense, retrained)"
+    assert (kinds[STOPPED], kinds[FAILED]) == ("stopped early", "failed")
+    front = {one.trial for one in study.front().members} - {DENSE_TRIAL, CONTROL_TRIAL}
+    assert {number for number, one in kinds.items() if one == "front"} == front
+    for number, one in kinds.items():
+        if one in ("front", "other trials", "out of bounds"):
+            metrics = study.results[number].metrics
+            good = is_feasible(metrics, study.space.objectives, study.front().reference)
+            assert good == (one != "out of bounds")
+    assert set(kinds.values()) >= {"front", "other trials", "out of bounds"}
+
+
+def test_intervals_are_those_of_front_json(whole: Path):
+    trials = digest(Study.load(whole))["trials"]
+    (found,) = [one for one in trials if one["intervals"]]
+    assert found["on_front"]
+    assert found["intervals"]["cider"]["dense"] == (-0.031, 0.012)
+
+
+def test_intervals_of_another_policy_are_not_shown(whole: Path, tmp_path: Path):
+    copied = shutil.copytree(whole, tmp_path / "copied")
+    content = json.loads((copied / "front.json").read_text())
+    for member in content["front"]:
+        member["policy_id"] = "another"
+    (copied / "front.json").write_text(json.dumps(content))
+    assert not any(one["intervals"] for one in digest(Study.load(copied))["trials"])
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("front.json", "{"),
+        ("front.json", '{"front": [{"trial": "x"}]}'),
+        ("trials/00003/tensors.json", "[]"),
+        ("trials/00003/tensors.json", '{"tensors": [{"name": "a"}]}'),
+        ("trials/00003/predictions.json", '{"split": "dev"}'),
+        (
+            "trials/00003/predictions.json",
+            '{"split": "dev", "names": ["a"], "predictions": [], "scores": {}}',
+        ),
+    ],
+    ids=["no json", "no front", "a list", "no shape", "no names", "too few"],
+)
+def test_a_damaged_file_is_named(whole: Path, tmp_path: Path, file: str, content: str):
+    copied = shutil.copytree(whole, tmp_path / "copied")
+    (copied / file).write_text(content)
+    with pytest.raises(StudyError, match=Path(file).name):
+        digest(Study.load(copied))

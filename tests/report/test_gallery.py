@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import shutil
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_study import DATA, add_predictions, make_study
+from PIL import Image
+
+from autocomp.data.scenes import ScenesSettings, load_scenes
+from autocomp.errors import StudyError
+from autocomp.report.gallery import PHOTOS, choose, gallery
+from autocomp.study.study import Study
+
+SCORES = st.lists(st.floats(0, 5), min_size=1, max_size=60)
+
+
+@given(SCORES, st.randoms())
+def test_photos_are_spread_from_worst_to_best(dense, rng):
+    other = [rng.random() for _ in dense]
+    shown = choose(dense, [other])
+    assert len(shown) == len(set(shown)) == min(PHOTOS, len(dense))
+    values = [dense[index] for index in shown]
+    assert values == sorted(values)
+    assert (values[0], values[-1]) == (min(dense), max(dense))
+    assert shown == choose(dense, [other])
+
+
+def test_the_photo_where_they_differ_most_is_among_them():
+    dense = [index / 100 for index in range(100)]
+    assert 43 not in choose(dense, [])
+    others = [[*dense], [*dense]]
+    others[1][43] = 5.0
+    shown = choose(dense, others)
+    assert 43 in shown
+    assert len(shown) == PHOTOS
+    gaps = [later - earlier for earlier, later in itertools.pairwise(shown)]
+    assert max(gaps) <= 10
+    assert fmean(gaps) == pytest.approx(9)
+
+
+def test_shows_the_photos_of_the_split_with_everyones_captions(whole: Path):
+    found = gallery(Study.load(whole))
+    split = load_scenes(ScenesSettings(**DATA), "dev")
+    assert found["metric"] == "cider"
+    assert "11 of the 40 images of the dev split" in found["how"]
+    for position, photo in enumerate(found["photos"]):
+        index = split.names.index(photo["name"])
+        assert photo["references"] == list(split.references[index])
+        for number, captions in found["trials"].items():
+            kept = json.loads((whole / f"trials/{number:05d}/predictions.json").read_text())
+            expected = [kept["predictions"][index], kept["scores"]["cider"][index]]
+            assert captions[position] == expected
+        start = "data:image/jpeg;base64,"
+        assert photo["image"].startswith(start)
+        image = Image.open(io.BytesIO(base64.b64decode(photo["image"].removeprefix(start))))
+        assert (image.format, image.size) == ("JPEG", (32, 32))
+    assert 1 not in found["trials"]
+
+
+@pytest.mark.parametrize(
+    ("task", "why"),
+    [
+        ({"data": {"kind": "flickr8k", "root": "${NO_SUCH_VARIABLE}/x"}}, "NO_SUCH_VARIABLE"),
+        ({"data": {"kind": "flickr8k", "root": "/no/such/folder"}}, "there is no /no/such/folder"),
+        ({"data": {"kind": "scenes", "dev": 2, "image_size": 32}}, "must be in the dev split"),
+        ({"data": {"kind": "unheard of"}}, "unheard of"),
+    ],
+    ids=["variable", "folder", "other images", "other data"],
+)
+def test_without_the_photos_it_says_why(tmp_path: Path, task, why: str):
+    directory = make_study(tmp_path / "moved", trials=3, **task)
+    add_predictions(directory)
+    assert why in gallery(Study.load(directory))["missing"]
+
+
+def test_another_task_has_no_photos(tmp_path: Path):
+    directory = make_study(tmp_path / "classes", trials=2, kind="classification")
+    assert gallery(Study.load(directory)) == {"missing": "the task is not captioning"}
+
+
+def test_predictions_of_other_images_are_refused(whole: Path, tmp_path: Path):
+    copied = shutil.copytree(whole, tmp_path / "copied")
+    path = copied / "trials/00004/predictions.json"
+    content = json.loads(path.read_text())
+    content["names"].reverse()
+    path.write_text(json.dumps(content))
+    with pytest.raises(StudyError, match="of the same images"):
+        gallery(Study.load(copied))
