@@ -5,6 +5,7 @@ The names below are loaded when they are first used: importing autocomp loads no
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from autocomp.study.study import Study as Study
 
 __version__ = "0.1.0"
+
+# from 1.29 on ONNX Runtime tells its makers what it runs, unless this is set before it is loaded
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Policy": "autocomp.policy",

@@ -155,7 +155,9 @@ def _retrain(work: Work, step: Retrain) -> list[str]:
 
 
 def _quantize(work: Work, step: Quantize) -> list[str]:
-    return quantize_(work.compressed, step)
+    batch = next(work.calibration(1))
+    work.module.eval()
+    return quantize_(work.compressed, step, lambda: work.forward(batch))
 
 
 APPLY: dict[str, Callable[[Work, Any], list[str]]] = {

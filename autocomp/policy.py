@@ -151,9 +151,9 @@ class Quantize(PolicyStep):
     """Store the matched linear, embedding and convolution weights at `bits`; 32 leaves a layer.
 
     16 are fp16, computed in fp32. Fewer are integers: symmetric, rounded to nearest, `group_size`
-    inputs to a scale. A convolution has then a scale an
-    output channel and computes in 8 bits: its activations are rounded too, over a range that
-    `ranges` finds on images of the train split.
+    inputs to a scale. A convolution has then a scale an output channel and computes in 8 bits: its
+    activations are rounded too, over a range that `ranges` finds on images of the train split, and
+    the means of its channels are kept as they were (bias correction, 1906.04721).
     """
 
     kind: Literal["quantize"] = "quantize"
@@ -161,7 +161,7 @@ class Quantize(PolicyStep):
     exclude: Patterns = ()
     bits: BitsByUnit
     group_size: Literal[16, 32, 64, 128] = 32
-    ranges: RangeMethod = "mse"
+    ranges: RangeMethod = "minmax"
 
 
 STEPS: dict[str, type[Decision]] = {

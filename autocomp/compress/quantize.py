@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
+from autocomp.compress.correction import Forward, channel_means, restore_means_
 from autocomp.compress.formats import HALF_BITS, Compressed, LayerFormat, quantize_tensor
 from autocomp.errors import PolicyError, nearest
 from autocomp.fields import value_for
@@ -14,14 +17,15 @@ from autocomp.policy import Quantize
 DENSE_BITS = 32
 CONVOLUTION_BITS = 8
 """The one width in which convolutions compute faster than in fp32."""
-QUANTIZABLE = nn.Linear | nn.Embedding | nn.Conv2d
+Layer = nn.Linear | nn.Embedding | nn.Conv2d
 
 
-def quantize_(compressed: Compressed, step: Quantize) -> list[str]:
+def quantize_(compressed: Compressed, step: Quantize, forward: Forward | None = None) -> list[str]:
     """Round the matched weights to their codes, in place; returns what was skipped, and why.
 
     The module's weights become the values that the codes stand for, so it computes what ships. A
-    weight shared by two layers goes by the name of the first.
+    weight shared by two layers goes by the name of the first. With `forward`, which runs the model
+    on a batch, rounded convolutions keep the means of what they compute.
     """
     layers = quantizable_layers(compressed.module)
     names = matching(layers, step.layers, step.exclude)
@@ -31,9 +35,21 @@ def quantize_(compressed: Compressed, step: Quantize) -> list[str]:
             f"quantize.layers: must match a layer it can act on, but {list(step.layers)} "
             f"matches none; nearest: {', '.join(close) or 'none'}"
         )
+    widths = {name: value_for(name, step.bits, DENSE_BITS) for name in names}
+    convolutions = [name for name in names if isinstance(layers[name], nn.Conv2d)]
+    if forward is None or all(widths[name] >= HALF_BITS for name in convolutions):
+        return _round(compressed, step, layers, widths)
+    means = channel_means(compressed.module, forward)
+    skipped = _round(compressed, step, layers, widths)
+    restore_means_(compressed.module, forward, means)
+    return skipped
+
+
+def _round(
+    compressed: Compressed, step: Quantize, layers: Mapping[str, Layer], widths: Mapping[str, int]
+) -> list[str]:
     skipped: list[str] = []
-    for name in names:
-        bits = value_for(name, step.bits, DENSE_BITS)
+    for name, bits in widths.items():
         if bits == DENSE_BITS:
             continue
         if bits == HALF_BITS:
@@ -65,11 +81,11 @@ def _format(layer: nn.Module, bits: int, step: Quantize) -> LayerFormat:
     return LayerFormat(bits=bits, group_size=step.group_size)
 
 
-def quantizable_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Embedding | nn.Conv2d]:
+def quantizable_layers(model: nn.Module) -> dict[str, Layer]:
     """The linear, embedding and convolution layers by name, the first of those sharing a weight."""
     first_names = {name for name, _ in model.named_parameters()}
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, QUANTIZABLE) and f"{name}.weight" in first_names
+        if isinstance(module, Layer) and f"{name}.weight" in first_names
     }

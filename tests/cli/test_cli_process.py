@@ -72,7 +72,13 @@ def test_an_interrupt_ends_cleanly(tmp_path: Path, space_file: Path, sent: signa
     space["task"]["dense"]["steps"] = 100_000
     space_file.write_text(yaml.safe_dump(space))
     arguments = ["search", space_file, "--workers", 0, "--out", tmp_path / "study"]
-    with subprocess.Popen(command("-v", *arguments), stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command("-v", *arguments),
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell lets what it starts in the background ignore interrupts, and so would the child
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stderr is not None
         first = process.stderr.readline()
         process.send_signal(sent)

@@ -140,6 +140,18 @@ def test_it_prints_what_autocomp_prints(
     assert len(set(captions)) > 2, "photos must differ in what is said of them"
 
 
+def test_it_leaves_nothing_behind_and_tells_nobody(
+    python: Python, model: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    code = f"import os; os.environ['HOME'] = {str(tmp_path)!r}; import runpy; " + (
+        f"runpy.run_path({str(model / 'caption.py')!r}, run_name='x')['Captioner']().caption("
+        f"{str(photos[0])!r})"
+    )
+    assert python("-c", code).returncode == 0
+    # ONNX Runtime's telemetry keeps an identity and what it could not send yet in there
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_it_is_a_module_too(python: Python, model: Path, photos: list[Path]) -> None:
     program = f"""
 from caption import Captioner, Unusable
