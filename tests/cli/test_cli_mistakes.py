@@ -286,7 +286,7 @@ def test_bench_without_the_data(cli: Cli, study: Path, tmp_path: Path) -> None:
         pytest.param("steps: 3", "steps: must be", id="no list"),
         pytest.param(
             "steps: [{kind: quantize, layers: '**', bits: 5}]",
-            "steps.0.bits: must be one of 4, 8, 32, but got 5",
+            "steps.0.bits: must be one of 4, 8, 16, 32, but got 5",
             id="bits",
         ),
         pytest.param(

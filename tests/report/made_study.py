@@ -7,7 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from autocomp.policy import Policy, value_for
+from autocomp.fields import value_for
+from autocomp.policy import Policy
 from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL, TrialResult
 from autocomp.space.binding import bind
 from autocomp.space.space import SearchSpace
