@@ -151,9 +151,10 @@ class Quantize(PolicyStep):
     """Store the matched linear, embedding and convolution weights at `bits`; 32 leaves a layer.
 
     16 are fp16, computed in fp32. Fewer are integers: symmetric, rounded to nearest, `group_size`
-    inputs to a scale. A convolution has then a scale an output channel and computes in 8 bits: its
-    activations are rounded too, over a range that `ranges` finds on images of the train split, and
-    the means of its channels are kept as they were (bias correction, 1906.04721).
+    inputs to a scale. A convolution has then a scale an output channel and computes in 8 bits,
+    however few it is stored in: its activations are rounded too, over a range that `ranges` finds
+    on images of the train split, and the means of its channels are kept as they were (bias
+    correction, 1906.04721).
     """
 
     kind: Literal["quantize"] = "quantize"

@@ -100,7 +100,7 @@ KINDS = ", ".join(sorted(STEPS))
         ),
         pytest.param(
             [{"kind": "quantize", "layers": "a", "bits": [8]}],
-            ["steps.0.bits: must be one of 4, 8, 16, 32, but got [8]"],
+            ["steps.0.bits: must be one of 4, 5, 6, 8, 16, 32, but got [8]"],
             id="bits",
         ),
         pytest.param(

@@ -60,7 +60,9 @@ LINES: dict[str, Lines] = {
         "running": "Keeps the statistics it has; scale and shift still learn.",
     },
     "bits": {
-        "4": "4-bit integers, with a scale for each group of inputs; convolutions take 8.",
+        "4": "4-bit integers, with a scale for each group of inputs or output channel.",
+        "5": "5-bit integers in convolutions, 8-bit ones in what has no such kernel.",
+        "6": "6-bit integers in convolutions, 8-bit ones in what has no such kernel.",
         "8": "8-bit integers, with a scale for each group of inputs or output channel.",
         "16": "Half precision on disk, computed in single precision.",
         "32": "Floating point, as the layer is.",

@@ -17,6 +17,8 @@ from autocomp.decisions import Decision
 from autocomp.policy import RangeMethod
 
 HALF_BITS = 16
+SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+"""Of the scale that cuts nothing: those tried where few bits have to do for a whole row."""
 
 
 class LayerFormat(Decision):
@@ -88,17 +90,46 @@ class Compressed:
 
 
 def quantize_tensor(weight: Tensor, fmt: LayerFormat) -> QuantizedTensor:
-    """Round `weight` (rows, ...) to the nearest codes of `fmt`, symmetric about zero."""
+    """Round `weight` (rows, ...) to the nearest codes of `fmt`, symmetric about zero.
+
+    Where a row of few bits has one scale, it is the one of least squared error, which cuts the
+    row's largest weights.
+    """
     groups, size = fmt.groups(weight.shape)
     rows = weight.detach().float().flatten(1)
     padded = torch.zeros(len(rows), groups * size)
     padded[:, : rows.shape[1]] = rows
     blocks = padded.view(len(rows), groups, size)
-    scales = (blocks.abs().amax(dim=2) / (fmt.zero_point - 1)).half()  # (rows, groups)
-    # a group of zeros, or one too small for fp16, gets the smallest scale that divides
-    fp16 = torch.finfo(torch.float16)
-    scales = scales.clamp(fp16.tiny, fp16.max)
-    codes = (blocks / scales.float().unsqueeze(2)).round() + fmt.zero_point
-    codes = codes.clamp(0, 2 * fmt.zero_point - 1).to(torch.uint8)
+    scales = blocks.abs().amax(dim=2) / (fmt.zero_point - 1)  # (rows, groups)
+    if fmt.group_size is None and fmt.bits < 8:
+        scales = _least_error(blocks, scales, fmt)
+    scales = _storable(scales)
+    codes = _codes(blocks, scales, fmt).to(torch.uint8)
     own = codes.view(len(rows), -1)[:, : rows.shape[1]]
     return QuantizedTensor(fmt, own.reshape(weight.shape).contiguous(), scales)
+
+
+def _storable(scales: Tensor) -> Tensor:
+    """`scales` as fp16; a group of zeros, or too small for fp16, gets the least that divides."""
+    fp16 = torch.finfo(torch.float16)
+    return scales.half().clamp(fp16.tiny, fp16.max)
+
+
+def _codes(blocks: Tensor, scales: Tensor, fmt: LayerFormat) -> Tensor:
+    """The codes nearest to `blocks` (rows, groups, size), as floats."""
+    codes = (blocks / scales.float().unsqueeze(2)).round() + fmt.zero_point
+    return codes.clamp(0, 2 * fmt.zero_point - 1)
+
+
+def _least_error(blocks: Tensor, largest: Tensor, fmt: LayerFormat) -> Tensor:
+    """The fraction of the `largest` scales (rows, groups) whose codes come nearest to `blocks`."""
+    candidates = torch.stack([_storable(share * largest) for share in SHARES])  # (shares, ...)
+    errors = torch.stack(
+        [
+            ((_codes(blocks, one, fmt) - fmt.zero_point) * one.float().unsqueeze(2) - blocks)
+            .square()
+            .sum(dim=2)
+            for one in candidates
+        ]
+    )
+    return candidates.gather(0, errors.argmin(dim=0, keepdim=True)).squeeze(0).float()

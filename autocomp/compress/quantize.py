@@ -15,8 +15,9 @@ from autocomp.patterns import matching
 from autocomp.policy import Quantize
 
 DENSE_BITS = 32
-CONVOLUTION_BITS = 8
-"""The one width in which convolutions compute faster than in fp32."""
+WHOLE_BYTE = 8
+FEWEST_INPUTS = 32
+"""A convolution of fewer inputs to an output channel keeps 8 bits."""
 Layer = nn.Linear | nn.Embedding | nn.Conv2d
 
 
@@ -48,23 +49,33 @@ def quantize_(compressed: Compressed, step: Quantize, forward: Forward | None = 
 def _round(
     compressed: Compressed, step: Quantize, layers: Mapping[str, Layer], widths: Mapping[str, int]
 ) -> list[str]:
-    skipped: list[str] = []
+    narrow: list[str] = []
     for name, bits in widths.items():
         if bits == DENSE_BITS:
             continue
         if bits == HALF_BITS:
             _halve(compressed, f"{name}.weight", layers[name].weight)
             continue
-        if isinstance(layers[name], nn.Conv2d) and bits < CONVOLUTION_BITS:
-            skipped.append(f"{name}: {bits} bits have no kernel, so it has {CONVOLUTION_BITS}")
-            bits = CONVOLUTION_BITS
+        if bits < WHOLE_BYTE and _is_narrow(layers[name]):
+            narrow.append(name)
+            bits = WHOLE_BYTE
         weight = layers[name].weight
         quantized = quantize_tensor(weight, _format(layers[name], bits, step))
         compressed.quantized[f"{name}.weight"] = quantized
         compressed.halved.discard(f"{name}.weight")
         with torch.no_grad():
             weight.copy_(quantized.dequantize())
-    return skipped
+    if not narrow:
+        return []
+    return [
+        f"{narrow[0]} and {len(narrow) - 1} more convolutions have fewer than {FEWEST_INPUTS} "
+        f"inputs to a channel, too few for so few bits, and keep {WHOLE_BYTE}"
+    ]
+
+
+def _is_narrow(layer: Layer) -> bool:
+    """True for a depthwise convolution, say: it is small, and its channels have no redundancy."""
+    return isinstance(layer, nn.Conv2d) and layer.weight[0].numel() < FEWEST_INPUTS
 
 
 def _halve(compressed: Compressed, name: str, weight: Tensor) -> None:

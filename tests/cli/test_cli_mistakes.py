@@ -285,8 +285,8 @@ def test_bench_without_the_data(cli: Cli, study: Path, tmp_path: Path) -> None:
         pytest.param(None, "must be a readable policy file", id="missing"),
         pytest.param("steps: 3", "steps: must be", id="no list"),
         pytest.param(
-            "steps: [{kind: quantize, layers: '**', bits: 5}]",
-            "steps.0.bits: must be one of 4, 8, 16, 32, but got 5",
+            "steps: [{kind: quantize, layers: '**', bits: 7}]",
+            "steps.0.bits: must be one of 4, 5, 6, 8, 16, 32, but got 7",
             id="bits",
         ),
         pytest.param(

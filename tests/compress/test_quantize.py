@@ -108,9 +108,9 @@ def test_a_convolution_has_eight_bits_a_scale_a_channel_and_ranges(compressed: C
     assert compressed.rounds_activations
 
 
-def test_a_convolution_without_a_kernel_for_its_bits_says_so(compressed: Compressed) -> None:
-    skipped = quantize_(compressed, Quantize(layers=("conv", "up"), bits=4))
-    assert skipped == ["conv: 4 bits have no kernel, so it has 8"]
+def test_a_convolution_of_few_inputs_keeps_eight_bits_and_says_so(compressed: Compressed) -> None:
+    (skipped,) = quantize_(compressed, Quantize(layers=("conv", "up"), bits=4))
+    assert skipped.startswith("conv and 0 more convolutions have fewer than 32 inputs to a channel")
     assert compressed.quantized["conv.weight"].format.bits == 8
     assert compressed.quantized["up.weight"].format.bits == 4
     assert not Compressed(compressed.module).rounds_activations
@@ -135,3 +135,18 @@ def test_what_fp16_cannot_hold_is_its_largest_number(compressed: Compressed) -> 
         compressed.module.up.weight[0, 0] = -1e6
     quantize_(compressed, Quantize(layers="up", bits=16))
     assert compressed.module.up.weight[0, 0].item() == -torch.finfo(torch.float16).max
+
+
+@pytest.mark.parametrize("bits", [4, 5, 6])
+def test_wide_convolutions_are_rounded_to_few_bits(bits: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(48, 6, 1), nn.Conv2d(6, 6, 3, groups=6))
+    before = model[0].weight.detach().clone()
+    compressed = Compressed(model)
+    quantize_(compressed, Quantize(layers="**", bits=bits))
+    assert compressed.quantized["0.weight"].format.bits == bits
+    assert compressed.quantized["1.weight"].format.bits == 8
+    levels = [len(row.unique()) for row in model[0].weight.flatten(1)]
+    assert max(levels) <= 2**bits
+    error = (model[0].weight - before).square().mean() / before.square().mean()
+    assert error < 0.25 * 4.0 ** -(bits - 2)

@@ -100,14 +100,14 @@ def step_case(case: str, expected: list[str] | str, *steps: Any) -> Any:
         step_case(
             "every-choice",
             [
-                "policy.steps.0.bits: must be one of 4, 8, 16, 32, but got 3",
-                "policy.steps.0.bits: must be one of 4, 8, 16, 32, but got 'x'",
+                "policy.steps.0.bits: must be one of 4, 5, 6, 8, 16, 32, but got 3",
+                "policy.steps.0.bits: must be one of 4, 5, 6, 8, 16, 32, but got 'x'",
             ],
             QUANTIZE | {"bits": {"choice": [8, 3, "x"]}},
         ),
         step_case(
             "inside-a-range",
-            "policy.steps.0.bits: must be one of 4, 8, 16, 32, but got 6",
+            "policy.steps.0.bits: must be one of 4, 5, 6, 8, 16, 32, but got 7",
             QUANTIZE | {"bits": {"int_range": [4, 8]}},
         ),
         step_case(
@@ -196,8 +196,8 @@ def step_case(case: str, expected: list[str] | str, *steps: Any) -> Any:
         ),
         step_case(
             "in-a-branch",
-            "policy.steps.0.choice.1.bits: must be one of 4, 8, 16, 32, but got 5",
-            {"choice": [None, QUANTIZE | {"bits": {"choice": [5, 8]}}]},
+            "policy.steps.0.choice.1.bits: must be one of 4, 5, 6, 8, 16, 32, but got 7",
+            {"choice": [None, QUANTIZE | {"bits": {"choice": [7, 8]}}]},
         ),
         step_case(
             "empty-branch",

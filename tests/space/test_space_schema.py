@@ -41,10 +41,10 @@ BAD = {
     "no-kind": document({"layers": "**", "bits": 8}),
     "unknown-kind": document(QUANTIZE | {"kind": "quantise"}),
     "unknown-key": document(QUANTIZE | {"bist": 4}),
-    "value": document(QUANTIZE | {"bits": 5}),
-    "choice": document(QUANTIZE | {"bits": {"choice": [5]}}),
+    "value": document(QUANTIZE | {"bits": 7}),
+    "choice": document(QUANTIZE | {"bits": {"choice": [7]}}),
     "empty-choice": document(QUANTIZE | {"bits": {"choice": []}}),
-    "by-module": document(QUANTIZE | {"bits": {"decoder": 5}}),
+    "by-module": document(QUANTIZE | {"bits": {"decoder": 7}}),
     "uniform-of-a-name": document(
         {"kind": "drop_layers", "layers": "a", "keep": 1, "select": {"uniform": [0, 1]}}
     ),
@@ -53,7 +53,7 @@ BAD = {
     "domain-of-layers": document(QUANTIZE | {"layers": {"choice": ["a"]}}),
     "per": document(QUANTIZE | {"bits": {"choice": [4]}, "per": "blocks"}),
     "per-of-no-field": document({"kind": "retrain", "steps": 1, "per": "block"}),
-    "branch": document({"choice": [QUANTIZE | {"bits": 5}]}),
+    "branch": document({"choice": [QUANTIZE | {"bits": 7}]}),
     "metric": document(QUANTIZE, objectives={"cidr": "maximize"}),
     "direction": document(QUANTIZE, objectives={"cider": "minimize"}),
     "bound": document(QUANTIZE, objectives={"cider": {"at_least": "half"}}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from pathlib import Path
 
@@ -40,6 +41,17 @@ class Residual(nn.Module):
         x = torch.relu(self.stem(nn.functional.pad(x, (0, width % 2 + 1, 0, height % 2 + 1))))
         x = torch.relu(x + self.norm(self.conv(x)))
         return (self.last(x).flatten(1),)
+
+
+class Channelled(nn.Module):
+    """A network on pixels that come as images do."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = copy.deepcopy(net)
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.net(images.permute(0, 3, 1, 2).float() / 255).flatten(1),)
 
 
 def eight_bits(model: nn.Module, ranges: str = "mse") -> Compressed:
@@ -140,3 +152,25 @@ def test_weights_take_a_byte_each(tmp_path: Path) -> None:
         for name, compressed in (("fp32", Compressed(model)), ("int8", eight_bits(model)))
     ]
     assert sizes[1] < 0.32 * sizes[0]
+
+
+@pytest.mark.parametrize("bits", [4, 5, 6])
+def test_few_bits_are_fewer_bytes_and_the_same_kernels(bits: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 64, 3, stride=2), nn.ReLU(), nn.Conv2d(64, 64, 1)).eval()
+    sizes, kinds = {}, {}
+    for width in (8, bits):
+        compressed = Compressed(Channelled(model).eval())
+        quantize_(compressed, Quantize(layers="**", bits=width))
+        artifact = target.lower(
+            graph_of(compressed.module), compressed, tmp_path / str(width), drive=drive
+        )
+        sizes[width] = artifact.size_mb
+        kinds[width] = kernels(artifact.files[0], tmp_path)
+        found = target.open(artifact)("net", images=IMAGES)["y"]
+        (expected,) = (one.detach().numpy() for one in compressed.module(torch.from_numpy(IMAGES)))
+        assert np.abs(found - expected).mean() < 0.05 * np.abs(expected).mean()
+    assert kinds[bits] == kinds[8]
+    assert kinds[8]["QLinearConv"] == 2
+    saved = 64 * 64 * (8 - bits) / 8 / 1e6
+    assert sizes[8] - sizes[bits] == pytest.approx(saved, abs=0.003)

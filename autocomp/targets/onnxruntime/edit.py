@@ -48,7 +48,13 @@ def dequantized(
     graph: onnx.GraphProto, name: str, codes: np.ndarray, scale: np.ndarray
 ) -> NodeProto:
     """Store codes with a scale for each of the first axis; the node that gives their values."""
-    inputs = [store(graph, f"{name}.codes", codes), store(graph, f"{name}.scale", scale)]
+    store(graph, f"{name}.codes", codes)
+    return values_of(graph, name, scale)
+
+
+def values_of(graph: onnx.GraphProto, name: str, scale: np.ndarray) -> NodeProto:
+    """The node that gives the values of the codes `<name>.codes`, a scale for each of axis 0."""
+    inputs = [f"{name}.codes", store(graph, f"{name}.scale", scale)]
     return helper.make_node("DequantizeLinear", inputs, [f"{name}.values"], axis=0)
 
 

@@ -23,11 +23,14 @@ from autocomp.targets.onnxruntime.edit import (
     remove_unused,
     set_nodes,
     store,
+    values_of,
 )
+from autocomp.targets.onnxruntime.narrow import store_narrow
 from autocomp.targets.onnxruntime.pixels import Affine, normalise_pixels, pixel_codes
 
 LEVELS = 255
 WEIGHT_LEVELS = 127
+CODE_BITS = 8
 LARGEST_BIAS = 2.0**30
 ACTIVATIONS = ("Relu", "Clip")
 """What the integer kernel of a convolution computes along with it."""
@@ -136,13 +139,17 @@ def _pack(
         scale = np.maximum(scale, np.abs(bias) / (LARGEST_BIAS * input_scale)).astype(np.float32)
     shape = (-1, *[1] * (weight.ndim - 1))
     codes = np.clip(np.round(weight / scale.reshape(shape)), -WEIGHT_LEVELS, WEIGHT_LEVELS)
-    nodes = [dequantized(graph, name, codes.astype(np.int8), scale)]
-    conv.input[1] = nodes[0].output[0]
+    if tensor.format.bits < CODE_BITS:
+        nodes = store_narrow(graph, f"{name}.codes", codes, tensor.format.bits)
+        nodes.append(values_of(graph, name, scale))
+    else:
+        nodes = [dequantized(graph, name, codes.astype(np.int8), scale)]
+    conv.input[1] = nodes[-1].output[0]
     if bias is not None:
         product = (scale * input_scale).astype(np.float32)
         whole = np.round(bias / product).astype(np.int32)
         nodes.append(dequantized(graph, conv.input[2], whole, product))
-        conv.input[2] = nodes[1].output[0]
+        conv.input[2] = nodes[-1].output[0]
     return nodes
 
 
