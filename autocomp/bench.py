@@ -201,7 +201,7 @@ def _measure_dense(
     own_ms = own_latency_ms(task, run, raw, target)
     return {
         **metrics,
-        **cost(task, dense, artifact, steps),
+        **cost(task, dense, artifact, target, steps),
         **timed.metrics(latency_ms, sequential_graphs(task), steps),
         "latency_own_ms": own_ms,
     }, predictions

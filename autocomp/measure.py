@@ -9,7 +9,7 @@ from autocomp.compress.formats import Compressed
 from autocomp.data.split import SplitName
 from autocomp.evaluate.cost import count_macs, count_parameters
 from autocomp.predictions import DECIMALS, Predictions
-from autocomp.targets import Artifact
+from autocomp.targets import Artifact, TargetSettings
 from autocomp.targets.memory import peak_rss_mb
 from autocomp.tasks.base import Run, Task
 
@@ -60,9 +60,11 @@ def sizes(task: Task, compressed: Compressed, artifact: Artifact, steps: int) ->
     }
 
 
-def cost(task: Task, compressed: Compressed, artifact: Artifact, steps: int) -> dict[str, float]:
-    """`sizes`, and the peak memory of a process that runs the artefact."""
+def cost(
+    task: Task, compressed: Compressed, artifact: Artifact, target: TargetSettings, steps: int
+) -> dict[str, float]:
+    """`sizes`, and the peak memory of a process that runs the artefact as the target does."""
     return {
         **sizes(task, compressed, artifact, steps),
-        "peak_rss_mb": peak_rss_mb(artifact),
+        "peak_rss_mb": peak_rss_mb(artifact, batch_size=target.batch_size, threads=target.threads),
     }

@@ -129,6 +129,15 @@ class Retrain(PolicyStep):
     batch_norm: BatchNorm = "batch"
     loss: RetrainLoss = "task"
 
+    @model_validator(mode="after")
+    def _check_loss(self) -> Retrain:
+        if self.loss == "features" and (self.distill or self.hidden):
+            raise ValueError(
+                "distill and hidden must be 0 with loss: features, which is all there is then, "
+                f"but got distill={self.distill:g}, hidden={self.hidden:g}"
+            )
+        return self
+
     @property
     def has_teacher(self) -> bool:
         """Whether it learns from the dense model."""

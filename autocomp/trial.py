@@ -123,14 +123,15 @@ def _carry_out(bench: Bench, policy: Policy, directory: Path, found: Findings) -
         found.metrics |= metrics
         found.predictions = with_scores(work.task, predictions, "dev")
     with found.clock("measure"):
-        found.metrics |= cost(work.task, work.compressed, artifact, bench.steps)
+        found.metrics |= cost(work.task, work.compressed, artifact, bench.target, bench.steps)
         found.metrics |= _times(work, run) if policy.steps else bench.times
     write_json(directory / METRICS, found.metrics)
-    write_card(directory, _card(bench, policy, found, predictions))
+    write_card(directory, _card(work, policy, found, predictions))
     seal(directory)
 
 
-def _card(bench: Bench, policy: Policy, found: Findings, predictions: list[Any]) -> Card:
+def _card(work: Work, policy: Policy, found: Findings, predictions: list[Any]) -> Card:
+    bench = work.bench
     return Card(
         task=bench.dense.config.task,
         policy=policy,
@@ -138,6 +139,7 @@ def _card(bench: Bench, policy: Policy, found: Findings, predictions: list[Any])
         objectives=tuple(one.metric for one in bench.objectives),
         metrics=found.metrics,
         dense=bench.dense.metrics,
+        image_size=work.task.image_size,
         dev_size=bench.task.size("dev"),
         examples=examples(bench.task, predictions, bench.shown),
         skipped=(*bench.task.left_out(), *found.skipped),

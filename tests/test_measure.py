@@ -34,7 +34,7 @@ def test_quality_is_of_every_example_however_batched(
 
 
 def test_sizes_are_the_bytes_on_disk(dense: Checkpoint) -> None:
-    found = cost(dense.task, dense.compressed(), dense.artifact, steps=5)
+    found = cost(dense.task, dense.compressed(), dense.artifact, dense.config.target, steps=5)
     folder = dense.directory
     opened = ["encoder.onnx", "decoder.onnx", "tokenizer.json", "preprocessing.json"]
     fetched = ["model.safetensors", "config.json", "tokenizer.json", "preprocessing.json"]
@@ -47,5 +47,8 @@ def test_sizes_are_the_bytes_on_disk(dense: Checkpoint) -> None:
 
 def test_macs_grow_with_the_steps(dense: Checkpoint) -> None:
     compressed = dense.compressed()
-    counts = [cost(dense.task, compressed, dense.artifact, steps)["macs"] for steps in (1, 2, 3)]
+    counts = [
+        cost(dense.task, compressed, dense.artifact, dense.config.target, steps)["macs"]
+        for steps in (1, 2, 3)
+    ]
     assert counts[1] - counts[0] == counts[2] - counts[1] > 0

@@ -52,7 +52,8 @@ class Card:
     """All that a model card tells.
 
     `task` is the section of the space file, `objectives` the metrics that were asked for, `dense`
-    the dense model's metrics, `dev_size` how many images quality was measured on. A policy without
+    the dense model's metrics, `dev_size` how many images quality was measured on, `image_size` the
+    pixels a side of what the model takes if not what the data give. A policy without
     steps is the dense model's own card.
     """
 
@@ -65,6 +66,7 @@ class Card:
     dev_size: int
     examples: tuple[Example, ...] = ()
     skipped: tuple[str, ...] = ()
+    image_size: int | None = None
 
     @property
     def is_dense(self) -> bool:
@@ -94,7 +96,7 @@ def escaped(text: str) -> str:
 
 def _summary(card: Card) -> str:
     """The title and the one paragraph for those who read no more."""
-    name, sentence = ABOUT[card.task["kind"]](card.task)
+    name, sentence = ABOUT[card.task["kind"]](card)
     if card.is_dense:
         gain, what = "dense", "Nothing is compressed: others are measured against it."
     else:
@@ -120,9 +122,9 @@ def _figure(card: Card, metric: str) -> str:
     return f"{told} ({words})" if words and not card.is_dense else told
 
 
-def _captioner(task: Mapping[str, Any]) -> tuple[str, str]:
-    model, data = task["model"], task["data"]
-    side = data["image_size"]
+def _captioner(card: Card) -> tuple[str, str]:
+    model, data = card.task["model"], card.task["data"]
+    side = card.image_size or data["image_size"]
     return (
         "Image captioner",
         f"A photo in, a sentence out. A {escaped(model['backbone'])} at {side} x {side} pixels "
@@ -131,7 +133,7 @@ def _captioner(task: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
-ABOUT: dict[str, Callable[[Mapping[str, Any]], tuple[str, str]]] = {"captioning": _captioner}
+ABOUT: dict[str, Callable[[Card], tuple[str, str]]] = {"captioning": _captioner}
 """For each kind of task what its model is, in a name and in a sentence."""
 
 

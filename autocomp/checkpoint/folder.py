@@ -38,8 +38,9 @@ from autocomp.tasks.registry import restore_task
 from autocomp.tensors import TensorRecord, TensorRecords
 
 CONFIG = "config.json"
-CALIBRATION_EXAMPLES = 64
-"""More move the ranges of activations by less than their own bins."""
+CALIBRATION_EXAMPLES, CALIBRATION_BATCH = 64, 4
+"""More examples move the ranges of activations by less than their own bins; a batch's activations
+are all held at once, which for 64 photos would be gigabytes."""
 WEIGHTS = "model.safetensors"
 POLICY = "policy.yaml"
 METRICS = "metrics.json"
@@ -88,12 +89,19 @@ def write_model(
         task.graphs(compressed.module),
         compressed,
         directory,
-        drive=lambda run: task.predict(run, task.inputs("train", 0, CALIBRATION_EXAMPLES)),
+        drive=lambda run: _calibrate(task, run),
     )
     assets = tuple(task.write_assets(directory, target.threads))
     write_bytes(directory / WEIGHTS, save(pack(compressed)))
     write_text(directory / POLICY, policy.to_yaml())
     return Artifact(directory, artifact.graphs, assets, artifact.skipped)
+
+
+def _calibrate(task: Task, run: Run) -> None:
+    for start in range(0, CALIBRATION_EXAMPLES, CALIBRATION_BATCH):
+        stop = min(start + CALIBRATION_BATCH, task.size("train"))
+        if start < stop:
+            task.predict(run, task.inputs("train", start, stop))
 
 
 def write_config(

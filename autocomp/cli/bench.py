@@ -12,6 +12,8 @@ from autocomp.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from autocomp.ship.timing import CheckpointTiming
 
+MOST_THREADS, MOST_EXAMPLES = 256, 1024
+
 
 def add_to(app: typer.Typer) -> None:
     app.command()(bench)
@@ -42,8 +44,8 @@ def bench(
         time_checkpoints(
             checkpoints,
             against=against,
-            threads=_numbers("threads", threads),
-            batch_sizes=_numbers("batch", batch),
+            threads=_numbers("threads", threads, MOST_THREADS),
+            batch_sizes=_numbers("batch", batch, MOST_EXAMPLES),
             images=images or (),
         )
     )
@@ -85,11 +87,11 @@ def _print(found: list[CheckpointTiming], against: Path) -> None:
     print(f"ratio: to {against}, called in turn, over as many tokens")
 
 
-def _numbers(option: str, text: str) -> list[int]:
+def _numbers(option: str, text: str, most: int) -> list[int]:
     from autocomp.errors import UserError
 
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        rule = "must be whole numbers from 1 up, separated by commas"
+    if not all(part.isdecimal() and 0 < int(part) <= most for part in parts):
+        rule = f"must be whole numbers from 1 to {most}, separated by commas"
         raise UserError(f"{option}: {rule}, but got {text!r}")
     return list(dict.fromkeys(map(int, parts)))

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from autocomp.data.images import encode_png, load_files, resize
+from autocomp.errors import DataError
 
 SplitName = Literal["train", "dev", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -34,10 +35,18 @@ class CaptionSplit:
     def resized(self, size: int) -> CaptionSplit:
         """The same split with images of `size` pixels a side, made of what `jpeg` gives."""
         if self.files:
-            images = load_files(self.files, size).images
+            images = self._decoded(size)
         else:
             images = np.stack([resize(image, size) for image in self.images])
         return replace(self, images=images)
+
+    def _decoded(self, size: int) -> np.ndarray:
+        stack = load_files(self.files, size)
+        for index, reason in stack.unreadable.items():
+            raise DataError(
+                f"{self.files[index]}: must still be what it was when the split was read: {reason}"
+            )
+        return stack.images
 
     def __len__(self) -> int:
         return len(self.names)

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, FiniteFloat
-
-from autocomp.decisions import validate
-from autocomp.errors import StudyError
 from autocomp.report.panels import CONTROL, DENSE, FRONT, OTHER, OUT_OF_BOUNDS, STOPPED
 from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL, TrialResult
 from autocomp.study.front import Front, is_feasible
@@ -22,29 +16,14 @@ DIGITS = 6
 """Significant ones that a metric is given with."""
 REFERENCES = {DENSE_TRIAL: "dense", CONTROL_TRIAL: "dense, retrained"}
 
-Ends = tuple[FiniteFloat, FiniteFloat]
-Intervals = dict[str, dict[str, Ends]]
-
-
-class _Member(BaseModel):
-    """What front.json says of a member besides its metrics."""
-
-    trial: int
-    policy_id: str
-    intervals: Intervals = {}
-
-
-class _FrontFile(BaseModel):
-    front: tuple[_Member, ...] = ()
-
 
 def trials(study: Study) -> list[dict[str, Any]]:
     """One object a trial that has ended, in the order of their numbers.
 
     `intervals` are the ends of how far each metric's mean lies from that of dense and control, for
-    members of the front where they were computed. `StudyError` if front.json is damaged.
+    members of the front and these two where their predictions were kept.
     """
-    front, intervals = study.front(), read_intervals(study.directory / "front.json")
+    front = study.front()
     members = {one.trial for one in front.members}
     return [
         {
@@ -57,7 +36,7 @@ def trials(study: Study) -> list[dict[str, Any]]:
             "metrics": {key: float(f"{one:.{DIGITS}g}") for key, one in result.metrics.items()},
             "seconds": round(sum(result.seconds.values()), 1),
             "skipped": list(result.skipped),
-            "intervals": intervals.get((number, result.policy_id), {}),
+            "intervals": front.differences(number),
         }
         for number, result in study.results.items()
     ]
@@ -73,15 +52,3 @@ def kind(result: TrialResult, front: Front) -> str:
         return FRONT
     good = is_feasible(result.metrics, front.objectives, front.reference)
     return OTHER if good else OUT_OF_BOUNDS
-
-
-def read_intervals(path: Path) -> dict[tuple[int, str], Intervals]:
-    """The intervals in a front.json by trial and policy; none if it has none or is not there."""
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as failure:
-        raise StudyError(f"{path}: must be valid JSON, but {failure}") from None
-    found = validate(_FrontFile, content, str(path), StudyError)
-    return {(one.trial, one.policy_id): one.intervals for one in found.front}

@@ -139,7 +139,13 @@ def _loss(
     if step.loss == "features":
         with torch.no_grad():
             wanted = task.features(models[1], parts[1])
-        return feature_distillation(task.features(models[0], parts[0]), wanted)
+        found = task.features(models[0], parts[0])
+        if not found.requires_grad:
+            raise PolicyError(
+                "retrain.train: must match a parameter of the encoder for loss: features, "
+                f"but {list(step.train)} without {list(step.exclude)} matches none"
+            )
+        return feature_distillation(found, wanted)
     outputs = task.forward(models[0], parts[0], step.label_smoothing)
     loss: Tensor = outputs.loss.float()
     if len(models) == 1:

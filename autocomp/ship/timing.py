@@ -47,7 +47,7 @@ def time_checkpoints(
 ) -> Iterator[CheckpointTiming]:
     """Time every checkpoint in turn with the one `against`, by default the first, at each setting.
 
-    All take as many steps as the reference was measured over. They read `images`, else the first
+    All take the fewest steps that any of them was measured over. They read `images`, else the first
     photos of the reference's dev split. The reference is timed beside itself too: how far its ratio
     is from 1 shows the noise. `CheckpointError` for a folder that is no whole checkpoint,
     `DataError` if there are no photos or one cannot be read.
@@ -67,7 +67,8 @@ def _at_setting(
     batch_size: int,
     raw: list[bytes],
 ) -> Iterator[CheckpointTiming]:
-    steps = reference.config.steps
+    # a captioner has positions for its longest caption, and no more
+    steps = min(one.config.steps for one in (reference, *opened.values()))
 
     def inference(one: Checkpoint) -> Inference:
         target = TargetSettings(kind=one.config.target.kind, threads=threads, batch_size=batch_size)

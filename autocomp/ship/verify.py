@@ -99,7 +99,8 @@ def verify(directory: Path | str, split: SplitName = RECORDED_SPLIT) -> Verifica
         raise CheckpointError(f"{checkpoint.directory / METRICS}: must hold what to compare with")
     compressed = checkpoint.compressed()
     scores, _ = quality(checkpoint.task, checkpoint.run, split)
-    costs = cost(checkpoint.task, compressed, checkpoint.artifact, checkpoint.config.steps)
+    target, steps = checkpoint.config.target, checkpoint.config.steps
+    costs = cost(checkpoint.task, compressed, checkpoint.artifact, target, steps)
     measured = {**scores, **costs, **_times(checkpoint)}
     names = [name for name in recorded if split == RECORDED_SPLIT or not _is_quality(name)]
     rows = tuple(

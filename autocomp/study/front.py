@@ -164,14 +164,14 @@ class Front:
             "dense": None if self.dense is None else {"metrics": self.dense},
             "control": None
             if self.control is None
-            else {"metrics": self.control, "intervals": self._differences(CONTROL_TRIAL)},
+            else {"metrics": self.control, "intervals": self.differences(CONTROL_TRIAL)},
             "front": [
                 {
                     "trial": one.trial,
                     "policy_id": one.policy.id,
                     "policy": one.policy.model_dump(mode="json"),
                     "metrics": one.metrics,
-                    "intervals": self._differences(one.trial),
+                    "intervals": self.differences(one.trial),
                 }
                 for one in self.members
             ],
@@ -186,7 +186,7 @@ class Front:
         others = sorted({name for one in self.members for name in one.metrics} - set(first))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        ends = {one.trial: _ends(self._differences(one.trial)) for one in self.members}
+        ends = {one.trial: _ends(self.differences(one.trial)) for one in self.members}
         compared = list(dict.fromkeys(name for one in ends.values() for name in one))
         writer.writerow(["trial", "policy_id", *first, *others, *compared])
         for one in self.members:
@@ -195,7 +195,7 @@ class Front:
             writer.writerow([one.trial, one.policy.id, *values])
         return text.getvalue()
 
-    def _differences(self, trial: int) -> dict[str, dict[str, list[float]]]:
+    def differences(self, trial: int) -> dict[str, dict[str, list[float]]]:
         """The trial's intervals of differences alone, to as many digits as scores are kept."""
         return {
             metric: {

@@ -60,7 +60,10 @@ def open_storage(path: Path) -> JournalStorage:
 
 def read_journal(path: Path) -> Journal:
     """What a study's journal tells; `StudyError` if it is missing or damaged."""
-    study = optuna.load_study(study_name=STUDY_NAME, storage=open_storage(path))
+    try:
+        study = optuna.load_study(study_name=STUDY_NAME, storage=open_storage(path))
+    except KeyError:  # it was killed before it wrote down that there is a study
+        return Journal({}, ())
     trials = [one for one in study.get_trials(deepcopy=False) if NUMBER in one.user_attrs]
     ended = {
         one.user_attrs[NUMBER]: one.datetime_complete.astimezone()

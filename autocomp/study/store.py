@@ -113,8 +113,10 @@ class StudyStore:
         if differing:
             left = len(differing) - SHOWN_DIFFERENCES
             more = [f"{where}: and {left} more differences"] if left > 0 else []
-            way_out = f"{self.directory}: holds trials of that space; choose another with --out"
-            raise StudyError(*differing[:SHOWN_DIFFERENCES], *more, way_out)
+            way_out = (
+                f"{self.directory}: holds trials of another space; choose another folder with --out"
+            )
+            raise StudyError(way_out, *differing[:SHOWN_DIFFERENCES], *more)
 
     def close(self) -> None:
         """Release the lock; harmless when it is not held."""

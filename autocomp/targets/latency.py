@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import getpass
+import logging
 import math
 import os
 import tempfile
@@ -12,9 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from autocomp.errors import UserError
 
@@ -24,6 +26,10 @@ _FASTER = 0.95  # of the fastest call so far: only a clearly faster one says tha
 _STEADY = 3  # pairs in a row without such a call, and it is warm
 _MOST_WARMUPS = 30  # pairs
 _FINE_S = 1e-6  # Linux counts CPU time in nanoseconds, Windows in sixty-fourths of a second
+
+
+TOLD_AFTER_S = 10.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ def machine_lock(timeout_s: float = 900.0) -> Iterator[None]:
     user = os.getuid() if hasattr(os, "getuid") else getpass.getuser()
     path = Path(tempfile.gettempdir()) / f"autocomp-{user}.lock"
     try:
-        with FileLock(path, timeout=timeout_s):
+        with _acquired(FileLock(path), timeout_s):
             yield
     except Timeout:
         raise UserError(
@@ -70,6 +76,15 @@ def clock_of(threads: int) -> Clock:
     """
     is_fine = time.get_clock_info("thread_time").resolution <= _FINE_S
     return time.thread_time if threads == 1 and is_fine else time.perf_counter
+
+
+def _acquired(lock: FileLock, timeout_s: float) -> AcquireReturnProxy[Any]:
+    """The lock, acquired; a message says so where that takes more than a moment."""
+    try:
+        return lock.acquire(timeout=min(TOLD_AFTER_S, timeout_s))
+    except Timeout:
+        log.warning("%s: another process measures; waiting for it to end", lock.lock_file)
+        return lock.acquire(timeout=max(0.0, timeout_s - TOLD_AFTER_S))
 
 
 def measure_ratio(

@@ -77,7 +77,10 @@ class Captioning:
         self._unresized = unresized
         self._resized: dict[int, Captioning] = {}
         self._splits: dict[str, CaptionSplit] = {}
-        self._scorers: dict[tuple[str, int], CaptionScorer] = {}
+        # references are the same whatever the size of their images
+        self._scorers: dict[tuple[str, int], CaptionScorer] = (
+            {} if unresized is None else unresized._scorers
+        )
         if tokenizer is not None:
             self.tokenizer = tokenizer
 
@@ -187,6 +190,8 @@ class Captioning:
     @cached_property
     def _tokens(self) -> list[np.ndarray]:
         """For each training image its captions as ids between bos and eos, (captions, T)."""
+        if self._unresized is not None:
+            return self._unresized._tokens
         longest = self.settings.generation.max_length
         rows = []
         for references in self.split("train").references:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from made_study import add_intervals, add_predictions, add_tensors, make_study
+from made_study import add_predictions, add_tensors, make_study
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,5 +29,4 @@ def whole(bare: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = shutil.copytree(bare, tmp_path_factory.mktemp("whole") / "whole")
     add_tensors(directory)
     add_predictions(directory)
-    add_intervals(directory)
     return directory

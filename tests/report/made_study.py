@@ -9,7 +9,7 @@ from typing import Any
 
 from autocomp.fields import value_for
 from autocomp.policy import Policy
-from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL, TrialResult
+from autocomp.results import DENSE_TRIAL, TrialResult
 from autocomp.space.binding import bind
 from autocomp.space.space import SearchSpace
 from autocomp.study.store import trial_folder
@@ -124,9 +124,9 @@ def add_tensors(directory: Path) -> None:
 
 
 def add_predictions(directory: Path, caption: str = "a red star") -> None:
-    """What every complete trial but the control predicted of the dev split."""
+    """What every complete trial predicted of the dev split."""
     for number, result in Study.load(directory).results.items():
-        if result.status != "complete" or number == CONTROL_TRIAL:
+        if result.status != "complete":
             continue
         rng = random.Random(number)
         count = DATA["dev"]
@@ -138,13 +138,3 @@ def add_predictions(directory: Path, caption: str = "a red star") -> None:
         }
         path = trial_folder(directory, number) / "predictions.json"
         path.write_text(json.dumps(content))
-
-
-def add_intervals(directory: Path) -> int:
-    """Intervals of the front's first compressed member, whose trial number is returned."""
-    path = directory / "front.json"
-    content = json.loads(path.read_text())
-    member = next(one for one in content["front"] if one["trial"] not in (0, 1))
-    member["intervals"] = {"cider": {"dense": [-0.031, 0.012], "control": [-0.044, -0.002]}}
-    path.write_text(json.dumps(content))
-    return int(member["trial"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -254,8 +255,8 @@ def test_other_metrics_kinds_and_a_closer_view(open_page: Open, report: Path):
 def test_intervals_are_shown_where_there_are_some(open_page: Open, report: Path, whole: Path):
     page = open_page(report, fragment=f"#trial={front(whole)[0]}")
     shown = page.locator("#chosen").inner_text()
-    assert "CIDEr minus dense's: −0.031 to +0.012" in shown
-    assert "CIDEr minus control's: −0.044 to −0.002" in shown
+    for reference in ("dense", "control"):
+        assert re.search(rf"CIDEr minus {reference}'s: [+−]\d\.\d+ to [+−]\d\.\d+", shown)
 
 
 @pytest.mark.parametrize("width", [1280, 800, 420])

@@ -62,27 +62,19 @@ def test_every_trial_has_its_kind(whole: Path):
     assert set(kinds.values()) >= {"front", "other trials", "out of bounds"}
 
 
-def test_intervals_are_those_of_front_json(whole: Path):
-    trials = digest(Study.load(whole))["trials"]
-    (found,) = [one for one in trials if one["intervals"]]
-    assert found["on_front"]
-    assert found["intervals"]["cider"]["dense"] == (-0.031, 0.012)
-
-
-def test_intervals_of_another_policy_are_not_shown(whole: Path, tmp_path: Path):
-    copied = shutil.copytree(whole, tmp_path / "copied")
-    content = json.loads((copied / "front.json").read_text())
-    for member in content["front"]:
-        member["policy_id"] = "another"
-    (copied / "front.json").write_text(json.dumps(content))
-    assert not any(one["intervals"] for one in digest(Study.load(copied))["trials"])
+def test_intervals_are_those_of_the_front(whole: Path):
+    study = Study.load(whole)
+    found = {one["number"]: one["intervals"] for one in digest(study)["trials"]}
+    shown = {one.trial for one in study.front().members} | {DENSE_TRIAL, CONTROL_TRIAL}
+    assert {number for number, one in found.items() if one} == shown
+    assert set(found[DENSE_TRIAL]["cider"]) == {"control"}
+    low, high = found[CONTROL_TRIAL]["cider"]["dense"]
+    assert low < high
 
 
 @pytest.mark.parametrize(
     ("file", "content"),
     [
-        ("front.json", "{"),
-        ("front.json", '{"front": [{"trial": "x"}]}'),
         ("trials/00003/tensors.json", "[]"),
         ("trials/00003/tensors.json", '{"tensors": [{"name": "a"}]}'),
         ("trials/00003/predictions.json", '{"split": "dev"}'),
@@ -91,7 +83,7 @@ def test_intervals_of_another_policy_are_not_shown(whole: Path, tmp_path: Path):
             '{"split": "dev", "names": ["a"], "predictions": [], "scores": {}}',
         ),
     ],
-    ids=["no json", "no front", "a list", "no shape", "no names", "too few"],
+    ids=["a list", "no shape", "no names", "too few"],
 )
 def test_a_damaged_file_is_named(whole: Path, tmp_path: Path, file: str, content: str):
     copied = shutil.copytree(whole, tmp_path / "copied")

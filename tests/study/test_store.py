@@ -136,8 +136,8 @@ def test_another_space_is_refused_with_the_first_differences(store):
         store.open(other.to_yaml())
     assert len(caught.value.problems) == 5
     assert "objectives.size_mb must be the same as in this study, 'minimize'" in str(caught.value)
-    assert "more differences" in caught.value.problems[-2]
-    assert "choose another with --out" in caught.value.problems[-1]
+    assert "choose another folder with --out" in caught.value.problems[0]
+    assert "more differences" in caught.value.problems[-1]
     store.open(SPACE.to_yaml())
 
 

@@ -196,6 +196,7 @@ def test_one_thread_is_timed_by_the_time_it_computes() -> None:
 HOLDER = """
 import sys, tempfile, time
 tempfile.tempdir = sys.argv[1]
+from autocomp.targets import latency
 from autocomp.targets.latency import machine_lock
 for _ in range(int(sys.argv[2])):
     with machine_lock():
@@ -234,3 +235,12 @@ def test_a_process_killed_while_it_measures_lets_the_next_one(
         holder.kill()
         with machine_lock(timeout_s=10):
             assert holder.wait() == -signal.SIGKILL
+
+
+def test_who_waits_for_the_lock_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(latency, "TOLD_AFTER_S", 0.05)
+    with machine_lock(), pytest.raises(UserError, match="held it for"), machine_lock(0.1):
+        pass
+    assert "another process measures; waiting" in caplog.text

@@ -66,8 +66,10 @@ function compared(metric, value) {
   const relative = beside(metric, value);
   if (!relative) return "";
   if (isMore(metric)) return `${relative} of dense`;
-  if (unitOf(metric) === "ms") return `${relative} faster`;
-  return `${relative} ${unitOf(metric) === "MB" ? "smaller" : "less"}`;
+  const kinds = { ms: ["faster", "slower"], MB: ["smaller", "larger"] };
+  const [less, more] = kinds[unitOf(metric)] || ["less", "more"];
+  const dense = data.reference[metric];
+  return value > dense ? `${(value / dense).toFixed(1)}× ${more}` : `${relative} ${less}`;
 }
 
 function duration(seconds) {

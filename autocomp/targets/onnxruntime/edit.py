@@ -114,7 +114,9 @@ def store_halved(graph: onnx.GraphProto, names: Collection[str]) -> None:
     nodes = []
     for tensor in list(graph.initializer):
         if tensor.name in names:
-            half = numpy_helper.to_array(tensor).astype(np.float16)
+            # folded norms are in it, and may have made it larger than fp16 holds
+            largest = np.finfo(np.float16).max
+            half = numpy_helper.to_array(tensor).clip(-largest, largest).astype(np.float16)
             source = store(graph, f"{tensor.name}.half", half)
             nodes.append(helper.make_node("Cast", [source], [tensor.name], to=TensorProto.FLOAT))
     widened = {node.output[0] for node in nodes}

@@ -87,9 +87,12 @@ def open(artifact: Artifact, threads: int = 1) -> Run:
 def capabilities() -> Capabilities:
     """Which weight widths are computed by which kernel; any other width is held wider."""
     return {
-        "linear": dict.fromkeys(KERNEL_BITS, "MatMulNBits") | {32: "MatMul"},
-        "embedding": dict.fromkeys(KERNEL_BITS, "GatherBlockQuantized") | {32: "Gather"},
-        "convolution": {8: "QLinearConv", 32: "Conv"},
+        "linear": dict.fromkeys(KERNEL_BITS, "MatMulNBits") | {16: "MatMul", 32: "MatMul"},
+        "embedding": {
+            **dict.fromkeys(KERNEL_BITS, "GatherBlockQuantized"),
+            **dict.fromkeys((16, 32), "Gather"),
+        },
+        "convolution": dict.fromkeys((4, 5, 6, 8), "QLinearConv") | {16: "Conv", 32: "Conv"},
     }
 
 
