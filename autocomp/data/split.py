@@ -12,6 +12,7 @@ from autocomp.data.images import encode_png, load_files, resize
 from autocomp.errors import DataError
 
 SplitName = Literal["train", "dev", "test"]
+SHOWN_SKIPS = 10
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
@@ -31,6 +32,15 @@ class CaptionSplit:
     references: tuple[tuple[str, ...], ...]
     skipped: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+
+    @property
+    def left_out(self) -> list[str]:
+        """A line that counts and names what was skipped, if anything was."""
+        if not self.skipped:
+            return []
+        more = len(self.skipped) - SHOWN_SKIPS
+        shown = "; ".join(self.skipped[:SHOWN_SKIPS]) + (f"; and {more} more" if more > 0 else "")
+        return [f"{self.name}: {len(self.skipped)} skipped: {shown}"]
 
     def resized(self, size: int) -> CaptionSplit:
         """The same split with images of `size` pixels a side, made of what `jpeg` gives."""

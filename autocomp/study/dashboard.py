@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -13,6 +14,12 @@ from autocomp.study.journal import open_storage
 HOST = "127.0.0.1"
 READING = ("GET", "HEAD")
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    """Answers in threads of their own: wsgiref takes an interrupt for an error of the request."""
+
+    daemon_threads = True
 
 
 class QuietHandler(WSGIRequestHandler):
@@ -39,7 +46,7 @@ def make_dashboard(journal: Path, port: int) -> WSGIServer:
         ) from None
     app = read_only(optuna_dashboard.wsgi(open_storage(journal)))
     try:
-        return make_server(HOST, port, app, handler_class=QuietHandler)
+        return make_server(HOST, port, app, server_class=Server, handler_class=QuietHandler)
     except (OSError, OverflowError) as failure:
         raise StudyError(f"--port: must be free, but {port} is not: {failure}") from None
 

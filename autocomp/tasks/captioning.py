@@ -39,7 +39,6 @@ from autocomp.tasks.features import backbone_features
 
 BACKBONE = "encoder.backbone."
 TOKENIZER = "tokenizer.json"
-SHOWN_SKIPS = 10
 HASHED_AT_ONCE = 256
 log = logging.getLogger(__name__)
 
@@ -114,12 +113,12 @@ class Captioning:
             self._splits[name] = self._unresized.split(name).resized(self.image_size)
         elif name not in self._splits:
             self._splits[name] = load_split(self.settings.data, name)
-            for line in _left_out(self._splits[name]):
+            for line in self._splits[name].left_out:
                 log.warning(line)
         return self._splits[name]
 
     def left_out(self) -> list[str]:
-        return [line for split in self._splits.values() for line in _left_out(split)]
+        return [line for split in self._splits.values() for line in split.left_out]
 
     def build(self) -> CnnTransformer:
         settings = self.settings
@@ -310,14 +309,6 @@ class Captioning:
         }
         write_json(directory / "preprocessing.json", preprocessing)
         return [TOKENIZER, "preprocessing.json"]
-
-
-def _left_out(split: CaptionSplit) -> list[str]:
-    if not split.skipped:
-        return []
-    more = len(split.skipped) - SHOWN_SKIPS
-    shown = "; ".join(split.skipped[:SHOWN_SKIPS]) + (f"; and {more} more" if more > 0 else "")
-    return [f"{split.name}: {len(split.skipped)} skipped: {shown}"]
 
 
 def _captioner(model: nn.Module) -> CnnTransformer:

@@ -250,10 +250,12 @@ def test_checkpoint(
     [
         pytest.param(
             ["--threads", "1,x"],
-            "threads: must be whole numbers from 1 up, separated by commas, but got '1,x'",
+            "threads: must be whole numbers from 1 to 256, separated by commas, but got '1,x'",
             id="no number",
         ),
-        pytest.param(["--batch", "0"], "batch: must be whole numbers from 1 up", id="no image"),
+        pytest.param(
+            ["--batch", "0"], "batch: must be whole numbers from 1 to 1024", id="no image"
+        ),
         pytest.param(["--against", "nothing"], "nothing: must be a checkpoint", id="no reference"),
         pytest.param(
             ["--images", "none.jpg"], "images: none.jpg: must be readable, but", id="no photo"

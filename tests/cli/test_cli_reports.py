@@ -42,19 +42,12 @@ def test_report_opens(
     assert ("no browser could be started" in result.stderr) is not works
 
 
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [("trials/00002/tensors.json", "must be a readable JSON file"), ("front.json", "valid JSON")],
-    ids=["tensors", "front"],
-)
-def test_a_damaged_study_is_a_mistake(
-    cli: Cli, study: Path, tmp_path: Path, damage: str, told: str
-) -> None:
+def test_a_damaged_study_is_a_mistake(cli: Cli, study: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(study, tmp_path / "study")
-    (copied / damage).write_text("{")
+    (copied / "trials" / "00002" / "tensors.json").write_text("{")
     result = cli("report", copied)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert "must be a readable JSON file" in result.stderr
 
 
 @pytest.mark.parametrize("option", [[], ["--no-report"]], ids=["damaged", "not wanted"])
