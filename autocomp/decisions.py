@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -55,6 +56,15 @@ def validate(model: type[Model], value: Any, where: str, error: type[UserError])
         return model.model_validate(value)
     except ValidationError as failure:
         raise error(*problems(failure, where)) from None
+
+
+def read_json(model: type[Model], path: Path, error: type[UserError]) -> Model:
+    """The `model` in a JSON file; `error` if it cannot be read or holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as failure:
+        raise error(f"{path}: must be a readable JSON file, but {failure}") from None
+    return validate(model, content, str(path), error)
 
 
 def problems(failure: ValidationError, where: str) -> list[str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pydantic import FiniteFloat, JsonValue, model_validator
 
-from autocomp.decisions import Decision, validate
+from autocomp.decisions import Decision, read_json
 from autocomp.errors import StudyError
 from autocomp.files import write_json
 
@@ -46,8 +45,4 @@ class Predictions(Decision):
     @classmethod
     def read(cls, path: Path) -> Predictions:
         """What a file holds; `StudyError` if it cannot be read or holds something else."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as failure:
-            raise StudyError(f"{path}: must be a readable JSON file, but {failure}") from None
-        return validate(cls, content, str(path), StudyError)
+        return read_json(cls, path, StudyError)

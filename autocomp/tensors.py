@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from autocomp.decisions import Decision, validate
+from autocomp.decisions import Decision, read_json
 from autocomp.errors import StudyError
 from autocomp.files import write_json
 
@@ -36,11 +35,7 @@ class TensorRecords(Decision):
     @classmethod
     def read(cls, path: Path) -> TensorRecords:
         """What a file holds; `StudyError` if it cannot be read or holds something else."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as failure:
-            raise StudyError(f"{path}: must be a readable JSON file, but {failure}") from None
-        return validate(cls, content, str(path), StudyError)
+        return read_json(cls, path, StudyError)
 
     def write(self, path: Path) -> None:
         """Write the file whole or not at all."""

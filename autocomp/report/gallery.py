@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
-from pydantic import BaseModel, FiniteFloat
+from pydantic import BaseModel
 
 from autocomp.data.captions import CaptionSplit, DataSettings, SplitName, load_split
 from autocomp.data.images import thumbnail
 from autocomp.decisions import validate
 from autocomp.errors import DataError, SpaceError, StudyError
+from autocomp.predictions import PREDICTIONS, Predictions
 from autocomp.results import DENSE_TRIAL
 from autocomp.space.metrics import METRICS
 from autocomp.study.store import trial_folder
@@ -23,17 +22,7 @@ from autocomp.study.study import Study
 PHOTOS = 12
 LONGEST_SIDE = 320
 """Of a photo, in pixels: sharp at the page's 300 without weighing more than 15 kB."""
-PREDICTIONS = "predictions.json"
 CAPTIONING = "captioning"
-
-
-class Predicted(BaseModel):
-    """What a trial predicted for each image, and every image's scores, in one order."""
-
-    split: SplitName
-    names: tuple[str, ...]
-    predictions: tuple[str, ...]
-    scores: dict[str, tuple[FiniteFloat, ...]]
 
 
 class _Task(BaseModel):
@@ -55,7 +44,9 @@ def gallery(study: Study) -> dict[str, Any]:
     dense = kept[DENSE_TRIAL]
     metric = _metric(study, dense)
     try:
-        split = load_split(validate(_Task, study.space.task, "task", SpaceError).data, dense.split)
+        split = load_split(
+            validate(_Task, study.space.task, "task", SpaceError).data, cast(SplitName, dense.split)
+        )
         members = [one.trial for one in study.front().members if one.trial in kept]
         shown = choose(dense.scores[metric], [kept[one].scores[metric] for one in members])
         photos = [_photo(split, dense.names[index]) for index in shown]
@@ -88,10 +79,10 @@ def choose(
     return [index for index in order if index in spread]
 
 
-def _kept(study: Study) -> dict[int, Predicted]:
+def _kept(study: Study) -> dict[int, Predictions]:
     """The predictions of complete trials; `StudyError` if two are not of the same images."""
     found = {
-        number: _read(path)
+        number: Predictions.read(path)
         for number, result in study.results.items()
         if result.status == "complete"
         and (path := trial_folder(study.directory, number) / PREDICTIONS).exists()
@@ -103,20 +94,7 @@ def _kept(study: Study) -> dict[int, Predicted]:
     return found
 
 
-def _read(path: Path) -> Predicted:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as failure:
-        raise StudyError(f"{path}: must be a readable JSON file, but {failure}") from None
-    found = validate(Predicted, content, str(path), StudyError)
-    for key, values in {"predictions": found.predictions, **found.scores}.items():
-        if len(values) != len(found.names):
-            rule = f"must hold one value for each of the {len(found.names)} names"
-            raise StudyError(f"{path}: {key} {rule}, but got {len(values)}")
-    return found
-
-
-def _metric(study: Study, dense: Predicted) -> str:
+def _metric(study: Study, dense: Predictions) -> str:
     """The first objective that has a score for each image, else the first score there is."""
     named = [one.metric for one in study.space.objectives if METRICS.get(one.metric) == "maximize"]
     return next((one for one in named if one in dense.scores), next(iter(dense.scores)))
@@ -134,7 +112,7 @@ def _photo(split: CaptionSplit, name: str) -> dict[str, Any]:
     }
 
 
-def _how(dense: Predicted) -> str:
+def _how(dense: Predictions) -> str:
     """How the photos were chosen, so that nobody takes them for picked."""
     if len(dense.names) <= PHOTOS:
         return f"all {len(dense.names)} images of the {dense.split} split"
