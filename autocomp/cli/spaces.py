@@ -121,11 +121,13 @@ def _condition(bound: BoundSpace, name: str) -> dict[str, Any]:
     return {"only_if": {branch: label}}
 
 
-def _as_written(domain: dict[str, Any]) -> str:
-    """A domain in the notation of a space file."""
+def _as_written(value: Any) -> str:
+    """A domain or an objective in the notation of a space file."""
     import yaml
 
-    return str(yaml.safe_dump(domain, default_flow_style=True, sort_keys=False, width=1000)).strip()
+    if isinstance(value, str):
+        return value
+    return str(yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000)).strip()
 
 
 def _print(space: SearchSpace, bound: BoundSpace, estimated: Estimate | None) -> None:
@@ -137,13 +139,14 @@ def _print(space: SearchSpace, bound: BoundSpace, estimated: Estimate | None) ->
     size = bound.size()
     policies = "infinitely many" if math.isinf(size) else f"{size:,.0f}"
     print(f"{len(rows)} parameters, {policies} policies")
-    print("objectives: " + ", ".join(f"{o.metric} ({o.to_plain()})" for o in space.objectives))
+    written = (f"{one.metric}: {_as_written(one.to_plain())}" for one in space.objectives)
+    print("objectives: " + ", ".join(written))
     if estimated is not None:
         dense = f"{duration(estimated.dense_s)} to train the dense model"
         print(
             f"estimate for {estimated.trials} trials with {estimated.workers} "
             f"{'worker' if estimated.workers == 1 else 'workers'}: about "
-            f"{estimated.total_s / 3600:.2g} hours "
+            f"{duration(estimated.total_s)} "
             f"({dense if estimated.dense_s else 'no dense model to train'}, "
             f"{duration(estimated.trial_s)} a trial), from timing a few steps of the dense "
             "architecture on this machine"

@@ -47,14 +47,15 @@ def time_checkpoints(
 ) -> Iterator[CheckpointTiming]:
     """Time every checkpoint in turn with the one `against`, by default the first, at each setting.
 
-    All take the fewest steps that any of them was measured over. They read `images`, else the first
-    photos of the reference's dev split. The reference is timed beside itself too: how far its ratio
-    is from 1 shows the noise. `CheckpointError` for a folder that is no whole checkpoint,
+    The reference comes first, timed beside itself: how far its ratio is from 1 shows the noise. All
+    take the fewest steps that any of them was measured over. They read `images`, else the first
+    photos of the reference's dev split. `CheckpointError` for a folder that is no whole checkpoint,
     `DataError` if there are no photos or one cannot be read.
     """
-    opened = {str(directory): open_checkpoint(directory) for directory in directories}
-    reference = open_checkpoint(against or directories[0])
-    raw = _examples([reference, *opened.values()], images)
+    first = against or directories[0]
+    opened = {str(one): open_checkpoint(one) for one in (first, *directories)}
+    reference = opened[str(first)]
+    raw = _examples(list(opened.values()), images)
     for count in threads:
         for batch_size in batch_sizes:
             yield from _at_setting(opened, reference, count, batch_size, raw)
@@ -68,7 +69,7 @@ def _at_setting(
     raw: list[bytes],
 ) -> Iterator[CheckpointTiming]:
     # a captioner has positions for its longest caption, and no more
-    steps = min(one.config.steps for one in (reference, *opened.values()))
+    steps = min(one.config.steps for one in opened.values())
 
     def inference(one: Checkpoint) -> Inference:
         target = TargetSettings(kind=one.config.target.kind, threads=threads, batch_size=batch_size)

@@ -104,9 +104,7 @@ class LogUniform:
 
     def at(self, fraction: float) -> float:
         """The value at quantile `fraction` in [0, 1]; the geometric mean of the bounds at 0.5."""
-        value = math.exp(math.log(self.low) * (1 - fraction) + math.log(self.high) * fraction)
-        if fraction in (0, 1):  # exp(log(x)) is not always x
-            return self.high if fraction else self.low
+        value = self.low ** (1 - fraction) * self.high**fraction
         return min(max(value, self.low), self.high)
 
     def size(self) -> float:

@@ -19,7 +19,7 @@ from autocomp.evaluate.meteor import java_available
 from autocomp.measure import COSTS
 from autocomp.policy import Policy
 from autocomp.predictions import PREDICTIONS
-from autocomp.results import TrialResult
+from autocomp.results import CONTROL_TRIAL, TrialResult
 from autocomp.space.binding import BoundSpace, bind
 from autocomp.space.space import SearchSpace
 from autocomp.study.loop import SearchEvent, search_loop
@@ -72,6 +72,8 @@ def search(
     trials = space.search.trials if trials is None else trials
     if trials < 1:
         raise StudyError(f"trials: must be at least 1, but got {trials}")
+    if trials <= CONTROL_TRIAL + 1:
+        log.warning("trials: the first two are the dense model and the control; 3 try a policy")
     directory = Path(directory)
     # before there is a study, so that a mistake leaves no folder that the mended space won't fit
     target = validate(TargetSettings, dict(space.target), "target", SpaceError)

@@ -152,7 +152,7 @@ def test_bench(cli: Cli, checkpoint: Path, study: Path) -> None:
     found = json.loads(done(result))
     assert found["against"] == str(study / "dense")
     keys = [(one["threads"], one["batch_size"], one["checkpoint"]) for one in found["timings"]]
-    names = [str(checkpoint), str(study / "dense")]
+    names = [str(study / "dense"), str(checkpoint)]
     assert keys == [(t, b, name) for t in (1, 2) for b in (1, 3) for name in names]
     steps = json.loads((study / "dense" / "config.json").read_text())["steps"]
     for one in found["timings"]:
