@@ -104,7 +104,7 @@ class LogUniform:
 
     def at(self, fraction: float) -> float:
         """The value at quantile `fraction` in [0, 1]; the geometric mean of the bounds at 0.5."""
-        value = self.low ** (1 - fraction) * self.high**fraction
+        value = math.pow(self.low, 1 - fraction) * math.pow(self.high, fraction)
         return min(max(value, self.low), self.high)
 
     def size(self) -> float:
