@@ -5,41 +5,45 @@ from __future__ import annotations
 import torch
 
 from autocomp.deploy.caption import BOS
-from autocomp.models.cnn_transformer import CnnTransformer, DecoderGraph, EncoderGraph
+from autocomp.models.captioner import Captioner, DecoderGraph, EncoderGraph
 from autocomp.tasks.base import Graph
 
 
-def captioner_graphs(captioner: CnnTransformer, image_size: int) -> dict[str, Graph]:
-    """What becomes of an image once, and of a token at each step, with a cache in between."""
+def captioner_graphs(captioner: Captioner, image_size: int) -> dict[str, Graph]:
+    """What becomes of an image once, and of a token at each step, with the state in between."""
     images = torch.zeros(1, image_size, image_size, 3, dtype=torch.uint8)
-    names = [
-        f"{kind}_{index}"
-        for index in captioner.decoder.layers
-        for kind in ("cross_k", "cross_v", "self_k", "self_v")
-    ]
-    encoder = EncoderGraph(captioner)
-    with torch.no_grad():
-        state = dict(zip(names, encoder(images), strict=True))
-    # a trace through an empty cache would record its length as a constant
-    example = {
-        name: torch.cat([array, array.new_zeros(*array.shape[:2], 2, array.shape[3])], dim=2)
-        if name.startswith("self")
-        else array
-        for name, array in state.items()
-    }
-    axes = {name: {0: "batch", **({2: "past"} if "self" in name else {})} for name in names}
     token = {"token": torch.full((1, 1), BOS), "position": torch.tensor([2])}
-    grown = tuple(name for name in names if name.startswith("self"))
+    with torch.no_grad():
+        state = captioner.begin(images)
+        growing = {name: axis for name in state if (axis := captioner.growing(name)) is not None}
+        # a trace through an empty cache would record its length as a constant
+        example = {
+            name: _longer(array, growing[name]) if name in growing else array
+            for name, array in state.items()
+        }
+        _, changed = captioner.step(token["token"], token["position"], example)
+    batch = {0: "batch"}
+    axes = {name: batch | ({growing[name]: "past"} if name in growing else {}) for name in state}
+    longer = {
+        f"{name}_next": batch | ({growing[name]: "length"} if name in growing else {})
+        for name in changed
+    }
     return {
         "encoder": Graph(
-            encoder, {"images": images}, tuple(names), {"images": {0: "batch"}, **axes}
+            EncoderGraph(captioner), {"images": images}, tuple(state), {"images": batch, **axes}
         ),
         "decoder": Graph(
-            DecoderGraph(captioner),
+            DecoderGraph(captioner, tuple(state)),
             {**token, **example},
-            ("logits", *(f"{name}_next" for name in grown)),
-            {"token": {0: "batch"}, "logits": {0: "batch"}, **axes}
-            | {f"{name}_next": {0: "batch", 2: "length"} for name in grown},
+            ("logits", *longer),
+            {"token": batch, "logits": batch, **axes, **longer},
             sequential=True,
         ),
     }
+
+
+def _longer(cache: torch.Tensor, axis: int) -> torch.Tensor:
+    """An empty cache with two steps in it."""
+    shape = list(cache.shape)
+    shape[axis] = 2
+    return cache.new_zeros(shape)

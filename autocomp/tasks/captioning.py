@@ -25,11 +25,8 @@ from autocomp.errors import CheckpointError
 from autocomp.evaluate.captions import SCORES, CaptionScorer
 from autocomp.evaluate.meteor import java_available
 from autocomp.files import write_json
-from autocomp.models.cnn_transformer import (
-    CnnTransformer,
-    CnnTransformerSettings,
-    GridFeatures,
-)
+from autocomp.models.captioner import Captioner, GridFeatures
+from autocomp.models.cnn_transformer import CnnTransformer, CnnTransformerSettings
 from autocomp.models.reshape import tensors
 from autocomp.tasks.base import Batch, Graph, Outputs, Run
 from autocomp.tasks.captioner_graphs import captioner_graphs
@@ -234,11 +231,7 @@ class Captioning:
         return captioner_graphs(_captioner(model), self.image_size)
 
     def features(self, model: nn.Module, batch: Batch) -> Tensor:
-        encoder = _captioner(model).encoder
-        features = batch.get("features")
-        if features is None:
-            features = encoder.features(batch["images"])
-        return encoder.project(features.float())
+        return _captioner(model).projected(batch.get("images"), batch.get("features"))
 
     def channel_graph(self, model: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
         size = self.image_size
@@ -311,6 +304,6 @@ class Captioning:
         return [TOKENIZER, "preprocessing.json"]
 
 
-def _captioner(model: nn.Module) -> CnnTransformer:
-    assert isinstance(model, CnnTransformer)
+def _captioner(model: nn.Module) -> Captioner:
+    assert isinstance(model, Captioner)
     return model

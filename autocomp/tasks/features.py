@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 
 from autocomp.files import cache_dir, write_bytes
-from autocomp.models.cnn_transformer import CnnTransformer
+from autocomp.models.captioner import Captioner
 
 BATCH_SIZE = 64
 
 
-def backbone_features(
-    model: CnnTransformer, images: np.ndarray, images_id: str, keep: bool
-) -> Tensor:
+def backbone_features(model: Captioner, images: np.ndarray, images_id: str, keep: bool) -> Tensor:
     """Features (N, S, C) fp16 of images (N, H, W, 3), which `images_id` names.
 
     With `keep` they are stored in the cache, for the processes of a study to share; otherwise they
@@ -37,7 +35,7 @@ def backbone_features(
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
-def _compute(model: CnnTransformer, images: np.ndarray) -> np.ndarray:
+def _compute(model: Captioner, images: np.ndarray) -> np.ndarray:
     encoder = model.encoder
     modes = {module: module.training for module in encoder.modules()}
     encoder.eval()
@@ -53,7 +51,7 @@ def _compute(model: CnnTransformer, images: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _path(model: CnnTransformer, images_id: str) -> Path:
+def _path(model: Captioner, images_id: str) -> Path:
     """Where the features are kept: named after the backbone's weights and the images."""
     digest = hashlib.sha256(images_id.encode())
     for name, tensor in model.encoder.backbone.state_dict().items():
