@@ -28,7 +28,8 @@ from autocomp.dense import dense_model
 from autocomp.errors import SpaceError, StudyError
 from autocomp.files import write_folder, write_json
 from autocomp.measure import cost, quality
-from autocomp.models.transformer import Attention, FeedForward
+from autocomp.models.transformer import Attention
+from autocomp.models.units import HiddenUnits
 from autocomp.policy import Policy
 from autocomp.space.objectives import Objective
 from autocomp.space.space import SearchSpace
@@ -227,7 +228,7 @@ def _names(model: nn.Module, kind: type[nn.Module]) -> list[str]:
 
 LAYERS: dict[str, Callable[[nn.Module], list[str]]] = {
     "prune_heads": lambda model: _names(model, Attention),
-    "prune_width": lambda model: _names(model, FeedForward),
+    "prune_width": lambda model: _names(model, HiddenUnits),
     "drop_layers": lambda model: list(layer_containers(model)),
     "gamma_l1": lambda model: _names(model, nn.BatchNorm2d),
     "quantize": lambda model: list(quantizable_layers(model)),

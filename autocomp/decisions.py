@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from autocomp.errors import UserError, nearest
+from autocomp.errors import UserError, nearest, unknown
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -65,6 +65,28 @@ def read_json(model: type[Model], path: Path, error: type[UserError]) -> Model:
     except (OSError, ValueError) as failure:
         raise error(f"{path}: must be a readable JSON file, but {failure}") from None
     return validate(model, content, str(path), error)
+
+
+def of_kind(
+    value: Any, settings: Mapping[str, type[Decision]], default: str | None = None
+) -> Decision:
+    """The decision of the kind that `value` names, or of the `default` kind.
+
+    For the validator before a union: a mistake's place then has no union tag in it.
+    """
+    if isinstance(value, Decision):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be a mapping with a kind, but got {value!r}")
+    kind = value.get("kind", default)
+    if kind is None:
+        raise ValueError(f"kind: must be given, one of {', '.join(settings)}, but is missing")
+    if kind not in list(settings):
+        raise ValueError(unknown("kind", str(kind), list(settings)))
+    try:
+        return settings[kind].model_validate(value)
+    except ValidationError as failure:
+        raise ValueError("\n".join(problems(failure, ""))) from None
 
 
 def problems(failure: ValidationError, where: str) -> list[str]:

@@ -66,7 +66,10 @@ class PruneHeads(PolicyStep):
 
 
 class PruneWidth(PolicyStep):
-    """Remove hidden units of feed-forward blocks; what stays is a multiple of `round_to`."""
+    """Remove hidden units of feed-forward blocks and recurrent decoders.
+
+    What stays is rounded up to a multiple of `round_to`.
+    """
 
     kind: Literal["prune_width"] = "prune_width"
     layers: Patterns

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import changed, weights
+from tiny_models import RECURRENT, changed, weights
 
 from autocomp.bench import Bench, open_bench
 from autocomp.checkpoint.folder import METRICS, open_checkpoint
@@ -20,6 +20,8 @@ from autocomp.results import TrialResult
 from autocomp.ship.verify import verify
 from autocomp.space.objectives import Bound, Objective
 from autocomp.space.space import SearchSpace
+from autocomp.study.driver import search
+from autocomp.tensors import TENSORS, TensorRecords
 from autocomp.timing import is_time
 from autocomp.trial import run_trial
 
@@ -274,3 +276,31 @@ def test_smaller_images_ship_with_the_checkpoint(bench: Bench, tmp_path: Path) -
     module = checkpoint.compressed().module
     assert module.encoder.image_size == size
     assert checkpoint.task.read(raw).shape == (1, size, size, 3)
+
+
+@pytest.mark.parametrize("name", ["lstm attention", "gru merge"])
+def test_a_recurrent_captioner_goes_the_same_way(
+    name: str, tiny_study: Path, tmp_path: Path
+) -> None:
+    steps = [
+        {"kind": "prune_width", "layers": "decoder", "ratio": 0.5, "criterion": "taylor"},
+        {**RETRAIN, "distill": 0.5, "hidden": 0.1},
+        {"kind": "quantize", "layers": "**", "bits": {"encoder": 8, "decoder": 4}},
+    ]
+    document = SearchSpace.load(tiny_study / "space.yaml").to_dict()
+    document["task"]["model"] = RECURRENT[name]
+    space = SearchSpace.from_dict(document | {"policy": {"steps": steps}})
+    study = search(space, trials=3, directory=tmp_path / "study", workers=0)
+    assert [one.status for one in study.results.values()] == ["complete"] * 3
+    assert study.results[2].skipped == ()
+    folder = study.directory / "trials" / "00002"
+    cell = [
+        one
+        for one in TensorRecords.read(folder / TENSORS).tensors
+        if one.name in ("decoder.cell.input.weight", "decoder.cell.hidden.weight")
+    ]
+    gates = 4 if "lstm" in name else 3
+    assert [(one.bits, one.shape[0]) for one in cell] == [(4, 32 * gates)] * 2
+    verification = verify(folder / "checkpoint")
+    assert verification.rebuilt == "same files"
+    assert all(row.agrees is not False for row in verification.rows if repeats(row.metric))

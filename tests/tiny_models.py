@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from autocomp.compress.transformer import keep_columns_, keep_rows_
-from autocomp.models.cnn_transformer import CnnTransformer
 from autocomp.models.transformer import Attention
 from autocomp.tasks.base import Graph, Run
 from autocomp.tasks.captioning import Captioning, CaptioningSettings
@@ -33,7 +32,26 @@ def tiny_task(model: Mapping[str, Any] | None = None, **changes: Any) -> Caption
     return Captioning(CaptioningSettings.model_validate(section))
 
 
-def tiny_captioner(task: Captioning) -> CnnTransformer:
+RECURRENT: dict[str, dict[str, Any]] = {
+    f"{cell} {decoder}": {
+        "kind": "cnn_lstm",
+        "decoder": decoder,
+        "cell": cell,
+        "width": 32,
+        "units": 64,
+    }
+    for decoder in ("attention", "merge")
+    for cell in ("lstm", "gru")
+}
+"""Sections of models with a recurrent decoder."""
+
+
+def recurrent_task(model: str) -> Captioning:
+    """The tiny task with one of the `RECURRENT` models."""
+    return Captioning(CaptioningSettings.model_validate(SECTION | {"model": RECURRENT[model]}))
+
+
+def tiny_captioner(task: Captioning) -> Any:
     """Its dense model in evaluation mode, with BatchNorm statistics that are not 0 and 1."""
     model = task.build().eval()
     generator = torch.Generator().manual_seed(1)

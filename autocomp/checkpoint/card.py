@@ -128,9 +128,27 @@ def _captioner(card: Card) -> tuple[str, str]:
     return (
         "Image captioner",
         f"A photo in, a sentence out. A {escaped(model['backbone'])} at {side} x {side} pixels "
-        f"and a Transformer decoder ({model['decoder_layers']} layers of width "
-        f"{model['d_model']} before compression), trained on {escaped(data['kind'])}.",
+        f"and {DECODERS[model['kind']](model)} before compression), "
+        f"trained on {escaped(data['kind'])}.",
     )
+
+
+def _transformer(model: Mapping[str, Any]) -> str:
+    layers, width = model["decoder_layers"], model["d_model"]
+    return f"a Transformer decoder ({layers} layers of width {width}"
+
+
+def _recurrent(model: Mapping[str, Any]) -> str:
+    cell = {"lstm": "an LSTM", "gru": "a GRU"}[model["cell"]]
+    reads = {"attention": "that attends to its features", "merge": "that joins them with words"}
+    return f"{cell} {reads[model['decoder']]} ({model['units']} units"
+
+
+DECODERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "cnn_transformer": _transformer,
+    "cnn_lstm": _recurrent,
+}
+"""For each kind of captioner what its decoder is, up to an open bracket."""
 
 
 ABOUT: dict[str, Callable[[Card], tuple[str, str]]] = {"captioning": _captioner}

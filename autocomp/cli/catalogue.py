@@ -74,6 +74,7 @@ LINES: dict[str, Lines] = {
         "pattern": "One parameter for all that the patterns match.",
     },
     "models": {
+        "cnn_lstm": "A grid of features of any convolutional net, an LSTM or GRU decoder.",
         "cnn_transformer": "A grid of features of any convolutional net, a Transformer decoder.",
     },
     "backbones": {

@@ -1,4 +1,4 @@
-"""Remove attention heads and feed-forward units: rows of some matrices, columns of others."""
+"""Remove attention heads and hidden units: rows of some matrices, columns of others."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from torch import Tensor, nn
 
 from autocomp.errors import PolicyError, nearest
 from autocomp.fields import value_for
-from autocomp.models.transformer import Attention, FeedForward
+from autocomp.models.transformer import Attention
+from autocomp.models.units import HiddenUnits, UnitEnd
 from autocomp.patterns import matching
 from autocomp.policy import PruneHeads, PruneWidth
 
 Layer = TypeVar("Layer", bound=nn.Module)
-Matrices = Sequence[tuple[Tensor, int]]
-"""Weight matrices that share units, each with the axis along which the units lie."""
+Ends = Sequence[UnitEnd]
 
 
-def l1(matrices: Matrices, generator: torch.Generator) -> Tensor:
+def l1(ends: Ends, generator: torch.Generator) -> Tensor:
     """Sum of absolute weights of each unit (units,) (1608.08710)."""
-    return torch.stack([_by_unit(w.abs(), axis) for w, axis in matrices]).sum(dim=0)
+    return _by_unit(ends, lambda weight: weight.abs())
 
 
-def l2(matrices: Matrices, generator: torch.Generator) -> Tensor:
+def l2(ends: Ends, generator: torch.Generator) -> Tensor:
     """Euclidean norm of all weights of each unit (units,)."""
-    return torch.stack([_by_unit(w.square(), axis) for w, axis in matrices]).sum(dim=0).sqrt()
+    return _by_unit(ends, lambda weight: weight.square()).sqrt()
 
 
-def taylor(matrices: Matrices, generator: torch.Generator) -> Tensor:
+def taylor(ends: Ends, generator: torch.Generator) -> Tensor:
     """abs(sum of weight x gradient) of each unit (units,), the change in loss (1906.10771)."""
-    terms = []
-    for weight, axis in matrices:
+
+    def change(weight: Tensor) -> Tensor:
         assert weight.grad is not None
-        terms.append(_by_unit(weight * weight.grad, axis))
-    return torch.stack(terms).sum(dim=0).abs()
+        return weight * weight.grad
+
+    return _by_unit(ends, change).abs()
 
 
-def random(matrices: Matrices, generator: torch.Generator) -> Tensor:
+def random(ends: Ends, generator: torch.Generator) -> Tensor:
     """Uniform scores (units,): the control every criterion should beat."""
-    weight, axis = matrices[0]
-    return torch.rand(weight.shape[axis], generator=generator)
+    return torch.rand(ends[0].units, generator=generator)
 
 
-UNIT_CRITERIA: dict[str, Callable[[Matrices, torch.Generator], Tensor]] = {
+UNIT_CRITERIA: dict[str, Callable[[Ends, torch.Generator], Tensor]] = {
     "l1": l1,
     "l2": l2,
     "taylor": taylor,
@@ -67,8 +67,8 @@ def prune_heads_(model: nn.Module, step: PruneHeads, seed: int = 0) -> list[str]
         if keep == heads:
             skipped += [f"{name}: {ratio:g} of {heads} heads is less than one"] if ratio else []
             continue
-        rows = [(projection.weight, 0) for projection in (module.q, module.k, module.v)]
-        scores = UNIT_CRITERIA[step.criterion]([*rows, (module.o.weight, 1)], generator)
+        rows = [UnitEnd(projection, 0) for projection in (module.q, module.k, module.v)]
+        scores = UNIT_CRITERIA[step.criterion]([*rows, UnitEnd(module.o, 1)], generator)
         kept_heads = _top(scores.view(heads, width).sum(dim=1), keep)
         kept = (kept_heads[:, None] * width + torch.arange(width)).flatten()
         for projection in (module.q, module.k, module.v):
@@ -78,14 +78,15 @@ def prune_heads_(model: nn.Module, step: PruneHeads, seed: int = 0) -> list[str]
 
 
 def prune_width_(model: nn.Module, step: PruneWidth, seed: int = 0) -> list[str]:
-    """Remove `ratio` of the hidden units of each matched feed-forward; returns what was skipped.
+    """Remove `ratio` of the hidden units of each matched block; returns what was skipped.
 
     The number kept is rounded up to a multiple of `round_to`.
     """
     generator = torch.Generator().manual_seed(seed)
     skipped = []
-    for name, module in _matched(model, FeedForward, step).items():
-        width = module.up.weight.shape[0]
+    for name, module in _matched(model, HiddenUnits, step).items():
+        ends = module.unit_ends()
+        width = ends[0].units
         ratio = value_for(name, step.ratio, 0.0)
         groups = math.ceil(width * (1 - ratio) / step.round_to - 1e-9)
         keep = min(width, max(1, groups) * step.round_to)
@@ -93,17 +94,18 @@ def prune_width_(model: nn.Module, step: PruneWidth, seed: int = 0) -> list[str]
             rounded = f"{ratio:g} of {width} units, rounded to {step.round_to}, removes none"
             skipped += [f"{name}: {rounded}"] if ratio else []
             continue
-        matrices = [(module.up.weight, 0), (module.down.weight, 1)]
-        kept = _top(UNIT_CRITERIA[step.criterion](matrices, generator), keep)
-        keep_rows_(module.up, kept)
-        keep_columns_(module.down, kept)
+        kept = _top(UNIT_CRITERIA[step.criterion](ends, generator), keep)
+        for linear, axis, blocks in ends:
+            places = (torch.arange(blocks)[:, None] * width + kept).flatten()
+            (keep_columns_ if axis else keep_rows_)(linear, places)
     return skipped
 
 
 def keep_rows_(linear: nn.Linear, kept: Tensor) -> None:
     """Keep the outputs `kept` (indices) of a linear layer, in place."""
     linear.weight = nn.Parameter(linear.weight.detach()[kept].clone())
-    linear.bias = nn.Parameter(linear.bias.detach()[kept].clone())
+    if linear.bias is not None:
+        linear.bias = nn.Parameter(linear.bias.detach()[kept].clone())
     linear.out_features = len(kept)
 
 
@@ -127,8 +129,13 @@ def _matched(
     return {name: known[name] for name in names}
 
 
-def _by_unit(values: Tensor, axis: int) -> Tensor:
-    return values.detach().sum(dim=1 - axis)
+def _by_unit(ends: Ends, value: Callable[[Tensor], Tensor]) -> Tensor:
+    """The sum of `value` over all weights of each unit (units,)."""
+    sums = [
+        value(linear.weight).detach().sum(dim=1 - axis).view(blocks, -1)
+        for linear, axis, blocks in ends
+    ]
+    return torch.cat(sums).sum(dim=0)
 
 
 def _top(scores: Tensor, count: int) -> Tensor:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
 from autocomp.data.coco_captions import CocoCaptionsSettings, load_coco_captions
 from autocomp.data.flickr8k import Flickr8kSettings, load_flickr8k
 from autocomp.data.karpathy import KarpathySettings, load_karpathy
 from autocomp.data.scenes import ScenesSettings, load_scenes
 from autocomp.data.split import SPLITS, CaptionSplit, SplitName
-from autocomp.decisions import Decision, problems
+from autocomp.decisions import Decision, of_kind
 from autocomp.errors import DataError, unknown
 
 __all__ = [
@@ -41,28 +41,13 @@ DATASETS: dict[str, Dataset] = {
 }
 
 
-def _choose(value: Any) -> Any:
-    """The settings of the kind `value` names, so that a mistake's place has no union tag in it."""
-    if isinstance(value, Decision):
-        return value
-    if not isinstance(value, Mapping):
-        raise ValueError(f"must be a mapping with a kind, but got {value!r}")
-    if "kind" not in value:
-        raise ValueError(f"kind: must be given, one of {', '.join(DATASETS)}, but is missing")
-    if value["kind"] not in list(DATASETS):
-        raise ValueError(unknown("kind", str(value["kind"]), list(DATASETS)))
-    try:
-        return DATASETS[value["kind"]].settings.model_validate(value)
-    except ValidationError as failure:
-        raise ValueError("\n".join(problems(failure, ""))) from None
-
-
+_SETTINGS = {kind: one.settings for kind, one in DATASETS.items()}
 DataSettings = Annotated[
     Annotated[
         CocoCaptionsSettings | Flickr8kSettings | KarpathySettings | ScenesSettings,
         Field(discriminator="kind"),
     ],
-    BeforeValidator(_choose),
+    BeforeValidator(lambda value: of_kind(value, _SETTINGS)),
 ]
 
 

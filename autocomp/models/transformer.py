@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autocomp.models.units import HiddenUnits, UnitEnd
+
 
 class Attention(nn.Module):
     """Multi-head attention from `d_model` to `d_model` with heads of `head_dim`."""
@@ -57,7 +59,7 @@ class Attention(nn.Module):
         return self.attend(x, keys, values, causal)
 
 
-class FeedForward(nn.Module):
+class FeedForward(HiddenUnits):
     """Two linear layers with a GELU between; `ffn` hidden units."""
 
     def __init__(self, d_model: int, ffn: int) -> None:
@@ -67,6 +69,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(functional.gelu(self.up(x)))  # type: ignore[no-any-return]
+
+    def unit_ends(self) -> list[UnitEnd]:
+        return [UnitEnd(self.up, 0), UnitEnd(self.down, 1)]
 
 
 class EncoderLayer(nn.Module):

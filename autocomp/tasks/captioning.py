@@ -26,7 +26,8 @@ from autocomp.evaluate.captions import SCORES, CaptionScorer
 from autocomp.evaluate.meteor import java_available
 from autocomp.files import write_json
 from autocomp.models.captioner import Captioner, GridFeatures
-from autocomp.models.cnn_transformer import CnnTransformer, CnnTransformerSettings
+from autocomp.models.captioners import CaptionerSettings, build_captioner
+from autocomp.models.cnn_transformer import CnnTransformerSettings
 from autocomp.models.reshape import tensors
 from autocomp.tasks.base import Batch, Graph, Outputs, Run
 from autocomp.tasks.captioner_graphs import captioner_graphs
@@ -49,7 +50,7 @@ class CaptioningSettings(Decision):
 
     kind: Literal["captioning"] = "captioning"
     data: DataSettings
-    model: CnnTransformerSettings = CnnTransformerSettings()
+    model: CaptionerSettings = CnnTransformerSettings()
     generation: Generation = Generation()
     dense: DenseSettings
     min_count: int = Field(default=5, ge=1)
@@ -117,11 +118,11 @@ class Captioning:
     def left_out(self) -> list[str]:
         return [line for split in self._splits.values() for line in split.left_out]
 
-    def build(self) -> CnnTransformer:
+    def build(self) -> Captioner:
         settings = self.settings
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
-            model = CnnTransformer(
+            model = build_captioner(
                 settings.model,
                 vocabulary=len(self.tokenizer),
                 image_size=settings.data.image_size,

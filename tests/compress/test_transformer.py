@@ -11,6 +11,7 @@ from torch import nn
 from autocomp.compress.transformer import UNIT_CRITERIA, prune_heads_, prune_width_
 from autocomp.errors import PolicyError
 from autocomp.models.transformer import DecoderLayer
+from autocomp.models.units import UnitEnd
 from autocomp.policy import PruneHeads, PruneWidth
 
 HEADS, WIDTH, UNITS = 4, 4, 24
@@ -124,13 +125,21 @@ def test_what_rounds_to_nothing_is_reported(stack: Stack) -> None:
     [("l1", [7, 5, 0]), ("l2", [5, 5, 0]), ("taylor", [3, 0, 0])],
 )
 def test_scores_of_units(criterion: str, scores: list[float]) -> None:
-    up = torch.tensor([[3.0, 0], [5, 0], [0, 0]], requires_grad=True)
-    down = torch.tensor([[0.0, 0, 0], [4, 0, 0]], requires_grad=True)
-    up.grad = torch.tensor([[1.0, 0], [0, 9], [9, 9]])
-    down.grad = torch.tensor([[9.0, 0, 0], [-1.5, 9, 9]])
-    generator = torch.Generator()
-    found = UNIT_CRITERIA[criterion]([(up, 0), (down, 1)], generator)
+    up, down = nn.Linear(2, 3), nn.Linear(3, 2)
+    up.weight = nn.Parameter(torch.tensor([[3.0, 0], [5, 0], [0, 0]]))
+    down.weight = nn.Parameter(torch.tensor([[0.0, 0, 0], [4, 0, 0]]))
+    up.weight.grad = torch.tensor([[1.0, 0], [0, 9], [9, 9]])
+    down.weight.grad = torch.tensor([[9.0, 0, 0], [-1.5, 9, 9]])
+    ends = [UnitEnd(up, 0), UnitEnd(down, 1)]
+    found = UNIT_CRITERIA[criterion](ends, torch.Generator())
     assert found.tolist() == pytest.approx(scores)
+
+
+def test_a_unit_that_lies_in_several_blocks_has_one_score() -> None:
+    gates = nn.Linear(2, 4)
+    gates.weight = nn.Parameter(torch.tensor([[1.0, 1], [2, 0], [0, 3], [0, 0]]))
+    found = UNIT_CRITERIA["l1"]([UnitEnd(gates, 0, blocks=2)], torch.Generator())
+    assert found.tolist() == [5, 2]
 
 
 def test_taylor_removes_what_the_loss_does_not_depend_on(stack: Stack, x: torch.Tensor) -> None:

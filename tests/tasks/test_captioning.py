@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import keep_heads_, tiny_captioner, tiny_task, torch_run
+from tiny_models import (
+    RECURRENT,
+    keep_heads_,
+    recurrent_task,
+    tiny_captioner,
+    tiny_task,
+    torch_run,
+)
 
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantize_
+from autocomp.compress.transformer import prune_width_
 from autocomp.decisions import validate
 from autocomp.deploy.caption import BOS, EOS, PAD
 from autocomp.errors import SpaceError
-from autocomp.models.cnn_transformer import CnnTransformer
-from autocomp.policy import Quantize
+from autocomp.models.captioner import Captioner
+from autocomp.policy import PruneWidth, Quantize
 from autocomp.targets import load_target
 from autocomp.tasks.base import Run
 from autocomp.tasks.captioning import Captioning, CaptioningSettings
@@ -34,13 +43,13 @@ def task() -> Captioning:
 
 
 def batches(
-    task: Captioning, model: CnnTransformer, size: int, seed: int = 0, frozen: bool = False
+    task: Captioning, model: Captioner, size: int, seed: int = 0, frozen: bool = False
 ) -> Any:
     names = [] if frozen else [name for name, _ in model.named_parameters()]
     return task.training_batches([model], size, names, seed)
 
 
-def deployed(task: Captioning, model: CnnTransformer, bits: int, folder: Path) -> tuple[Run, Run]:
+def deployed(task: Captioning, model: Captioner, bits: int, folder: Path) -> tuple[Run, Run]:
     """The model at `bits` in PyTorch and in ONNX Runtime."""
     compressed = Compressed(model)
     # convolutions round their activations, which PyTorch does not
@@ -50,14 +59,31 @@ def deployed(task: Captioning, model: CnnTransformer, bits: int, folder: Path) -
     return torch_run(graphs), target.open(target.lower(graphs, compressed, folder))
 
 
+def transformer() -> tuple[Captioning, Captioner]:
+    task = tiny_task({"encoder_layers": 1})
+    model = tiny_captioner(task)
+    keep_heads_(model.decoder.numbered()[1][1].self_attention, [1])
+    return task, model
+
+
+def recurrent(name: str) -> tuple[Captioning, Captioner]:
+    task = recurrent_task(name)
+    model = tiny_captioner(task)
+    prune_width_(model, PruneWidth(layers="decoder", ratio=0.5))
+    return task, model
+
+
+CAPTIONERS = {"transformer": transformer} | {name: partial(recurrent, name) for name in RECURRENT}
+
+
+@pytest.mark.parametrize("kind", CAPTIONERS)
 @pytest.mark.parametrize("bits", [32, 8, 4])
 def test_the_artefact_captions_as_the_model_does_batched_and_alone(
-    bits: int, task: Captioning, tmp_path: Path
+    bits: int, kind: str, tmp_path: Path
 ) -> None:
-    model = tiny_captioner(task)
+    task, model = CAPTIONERS[kind]()
     with torch.no_grad():
         model.decoder.embedding.weight.mul_(4)  # far from ties
-    keep_heads_(model.decoder.numbered()[1][1].self_attention, [1])
     in_torch, in_runtime = deployed(task, model, bits, tmp_path)
     images = task.inputs("dev", 0, 8)
     together = task.predict(in_runtime, images)
@@ -67,11 +93,13 @@ def test_the_artefact_captions_as_the_model_does_batched_and_alone(
     assert sum(agree) >= (8 if bits == 32 else 4)
 
 
+@pytest.mark.parametrize("kind", CAPTIONERS)
 @pytest.mark.parametrize(("bits", "tolerance"), [(32, 1e-4), (8, 0.05), (4, 0.05)])
 def test_the_artefact_computes_the_same_logits(
-    bits: int, tolerance: float, task: Captioning, tmp_path: Path
+    bits: int, tolerance: float, kind: str, tmp_path: Path
 ) -> None:
-    runs = deployed(task, tiny_captioner(task), bits, tmp_path)
+    task, model = CAPTIONERS[kind]()
+    runs = deployed(task, model, bits, tmp_path)
     images, logits = task.inputs("dev", 0, 3), []
     for run in runs:
         state = run("encoder", images=images)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import onnx
 import torch
-from onnx import NodeProto, numpy_helper
+from onnx import NodeProto, helper, numpy_helper
 from torch import nn
 from torch.jit._trace import TracerWarning
 
@@ -71,7 +71,20 @@ def _trace(graph: ExportableGraph) -> onnx.ModelProto:
             do_constant_folding=False,  # it renames what it folds
             dynamo=False,
         )
-    return onnx.load_from_string(file.getvalue())
+    proto = onnx.load_from_string(file.getvalue())
+    _declare_unread(proto.graph, graph)
+    return proto
+
+
+def _declare_unread(proto: onnx.GraphProto, graph: ExportableGraph) -> None:
+    """Declare the inputs that nothing reads, which the exporter leaves out: callers give them."""
+    declared = {one.name for one in proto.input}
+    for name, tensor in graph.inputs.items():
+        if name not in declared:
+            axes = graph.dynamic.get(name, {})
+            shape = [axes.get(axis, length) for axis, length in enumerate(tensor.shape)]
+            kind = helper.np_dtype_to_tensor_dtype(tensor.numpy().dtype)
+            proto.input.append(helper.make_tensor_value_info(name, kind, shape))
 
 
 @contextmanager
