@@ -30,11 +30,17 @@ COSTS = (
 QUALITY_BATCH = 64
 
 
-def quality(task: Task, run: Run, split: SplitName) -> tuple[dict[str, float], list[Any]]:
-    """The task's metrics of a whole split, predicted in batches, and the predictions."""
+def quality(
+    task: Task, run: Run, split: SplitName, most: int | None = None
+) -> tuple[dict[str, float], list[Any]]:
+    """The task's metrics of a split, or of its first `most` examples, and the predictions.
+
+    Examples are predicted in batches.
+    """
     predictions: list[Any] = []
-    for start in range(0, task.size(split), QUALITY_BATCH):
-        inputs = task.inputs(split, start, min(start + QUALITY_BATCH, task.size(split)))
+    count = min(task.size(split), task.size(split) if most is None else most)
+    for start in range(0, count, QUALITY_BATCH):
+        inputs = task.inputs(split, start, min(start + QUALITY_BATCH, count))
         predictions += task.predict(run, inputs)
     return task.metrics(predictions, split), predictions
 

@@ -203,9 +203,39 @@ def _stop_if_hopeless(bench: Bench, policy: Policy, found: Findings) -> None:
 
 def _probe(bench: Bench, policy: Policy, is_timed: bool) -> dict[str, float]:
     """What the policy's artefact weighs, and how fast it is if that is asked, untrained."""
-    with tempfile.TemporaryDirectory() as folder:
-        work = Work(bench.dense.compressed(), bench)
-        apply_(work, policy, Clock())
-        artifact, run = _lower(work, policy, Path(folder))
+    with _untrained(bench, policy) as (work, artifact, run, _):
         timed = _beside_dense(work, run) if is_timed else {}
         return sizes(work.task, work.compressed, artifact, bench.steps) | timed
+
+
+def probe(bench: Bench, number: int, policy: Policy, examples: int) -> TrialResult:
+    """What becomes of a policy without time and much data: sizes, quality of some of dev.
+
+    Nothing is kept. `examples` are the first ones of the split. A policy that does not fit the
+    model raises what its steps raise.
+    """
+    with (
+        _threads(bench.target.threads),
+        _untrained(bench, policy) as (work, artifact, run, skipped),
+    ):
+        metrics, _ = quality(work.task, run, "dev", examples)
+        metrics |= sizes(work.task, work.compressed, artifact, bench.steps)
+        return TrialResult(
+            number=number,
+            policy_id=policy.id,
+            status="complete",
+            metrics=metrics,
+            skipped=(*skipped, *artifact.skipped),
+            seed=bench.seed,
+            versions=versions(),
+        )
+
+
+@contextmanager
+def _untrained(bench: Bench, policy: Policy) -> Iterator[tuple[Work, Artifact, Run, list[str]]]:
+    """The policy carried out and opened, for as long as the files of its artefact are there."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Work(bench.dense.compressed(), bench)
+        skipped = apply_(work, policy, Clock())
+        artifact, run = _lower(work, policy, Path(folder))
+        yield work, artifact, run, skipped

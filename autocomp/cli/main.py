@@ -15,7 +15,16 @@ import typer
 from typer.core import TyperGroup
 
 from autocomp import __version__
-from autocomp.cli import bench, checkpoints, names, reports, search, spaces, studies
+from autocomp.cli import (
+    bench,
+    checkpoints,
+    names,
+    reports,
+    search,
+    sensitivity,
+    spaces,
+    studies,
+)
 from autocomp.cli.logs import set_up_logging
 
 ANYWHERE = ("-q", "--quiet", "-v", "--verbose")
@@ -59,7 +68,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (spaces, search, studies, reports, checkpoints, bench, names):
+for module in (spaces, sensitivity, search, studies, reports, checkpoints, bench, names):
     module.add_to(app)
 
 

@@ -81,7 +81,8 @@ def search(
     try:
         dense = prepare_dense(space, directory, listener.on_training)
         _warn_of_worthless(space, dense.metrics)
-        runner = _runner(space, target.threads, directory, workers, ray_address)
+        run = partial(make_run, space.to_yaml(), directory.resolve())
+        runner = make_runner(run, space, target.threads, directory, workers, ray_address)
     except BaseException:
         study.close()
         raise
@@ -146,15 +147,16 @@ def make_run(space_yaml: str, directory: Path) -> Run:
     return run
 
 
-def _runner(
+def make_runner(
+    factory: Callable[[], Run],
     space: SearchSpace,
     threads: int,
     directory: Path,
     workers: int | None,
-    ray_address: str | None,
+    ray_address: str | None = None,
 ) -> Runner:
+    """Who carries out policies with what `factory` makes, as `search` says of its `workers`."""
     wanted = space.search.workers if workers is None else workers
-    factory = partial(make_run, space.to_yaml(), directory.resolve())
     if wanted == 0:
         if space.search.timeout_s is not None:
             log.warning("search.timeout_s: needs workers of its own, so it does nothing here")

@@ -256,6 +256,18 @@ def test_run_beside_a_search(cli: Cli, study: Path, tmp_path: Path, space_file: 
     assert dense.stat().st_mtime_ns == before
 
 
+def test_sensitivity(cli: Cli, tmp_path: Path, space_file: Path) -> None:
+    command = ["sensitivity", space_file, "--examples", "4", "--workers", "0", "--out", tmp_path]
+    found = json.loads(done(cli(*command, "--json")))
+    assert {one["value"] for one in found["readings"]} == {8}
+    assert json.loads((tmp_path / "sensitivity.json").read_text()) == found
+    (tmp_path / "sensitivity.png").unlink()
+    printed = done(cli(*command))
+    assert "decoder.embedding" in printed
+    assert "8 bits" in printed
+    assert (tmp_path / "sensitivity.png").exists()
+
+
 def test_check(cli: Cli, space_file: Path) -> None:
     result = cli("check", space_file, "--json", "--workers", 1)
     found = json.loads(done(result))

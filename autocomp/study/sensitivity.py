@@ -1,0 +1,174 @@
+"""What each layer can bear: every layer alone, at every width or ratio, without retraining."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from autocomp.bench import open_bench, prepare_dense
+from autocomp.decisions import Decision, read_json, validate
+from autocomp.errors import SpaceError, StudyError
+from autocomp.files import write_json
+from autocomp.policy import Policy
+from autocomp.provenance import commit, machine, versions
+from autocomp.results import Status, TrialResult
+from autocomp.space.probes import Probe, by_layer, probes
+from autocomp.space.space import SearchSpace
+from autocomp.study.driver import bind_space, make_runner
+from autocomp.study.runners import Run, Runner
+from autocomp.study.store import StudyStore
+from autocomp.targets import TargetSettings
+
+SENSITIVITY = "sensitivity.json"
+"""The file's name in its folder."""
+EXAMPLES = 200
+OnReading = Callable[["Reading", int, int], None]
+"""`on_reading(reading, done, total)`."""
+
+
+class Reading(Decision):
+    """`layer` alone at `value` (bits, or a ratio): what the model's artefact came to.
+
+    `metrics` is empty, and `reason` says why, unless it is complete.
+    """
+
+    layer: str
+    kind: str
+    value: float
+    policy_id: str
+    status: Status
+    reason: str | None
+    skipped: tuple[str, ...]
+    metrics: dict[str, float]
+
+
+class Sensitivity(Decision):
+    """All readings so far, beside the dense model's metrics on the same `examples` of dev."""
+
+    space_id: str
+    examples: int
+    dense: dict[str, float]
+    readings: tuple[Reading, ...]
+    provenance: dict[str, Any]
+
+
+def measure_sensitivity(
+    space: SearchSpace,
+    directory: Path,
+    *,
+    examples: int = EXAMPLES,
+    workers: int | None = None,
+    command: str | None = None,
+    on_training: Callable[[int, int, float], None] | None = None,
+    on_reading: OnReading = lambda reading, done, total: None,
+) -> Sensitivity:
+    """Every layer that `space` searches, alone at every value; kept in `directory` as it is read.
+
+    Quality is that of the first `examples` of the dev split, of the artefact as it would ship. A
+    folder that holds some of the readings gets the others. `StudyError` if it holds those of
+    another space or of another number of examples.
+    """
+    target = validate(TargetSettings, dict(space.target), "target", SpaceError)
+    wanted = probes(bind_space(by_layer(space)))
+    if not wanted:
+        raise SpaceError(
+            "policy.steps: must search bits or a ratio of some layers, but searches none"
+        )
+    with closing(StudyStore(directory)) as store:
+        store.lock()
+        before = _readings(directory / SENSITIVITY, space, examples)
+        prepare_dense(space, directory, on_training)
+        factory = partial(make_prober, space.to_yaml(), directory.resolve(), examples)
+        with closing(make_runner(factory, space, target.threads, directory, workers)) as runner:
+            return _read_all(
+                runner,
+                wanted,
+                before or _begun(runner, space, examples, command),
+                directory / SENSITIVITY,
+                on_reading,
+            )
+
+
+def make_prober(space_yaml: str, directory: Path, examples: int) -> Run:
+    """What a worker does with a policy; called once in each worker's process."""
+    from autocomp.trial import probe
+
+    bench = open_bench(SearchSpace.from_yaml(space_yaml), directory)
+    return lambda number, policy: probe(bench, number, policy, examples)
+
+
+def _readings(path: Path, space: SearchSpace, examples: int) -> Sensitivity | None:
+    """What was read before, if anything was."""
+    if not path.exists():
+        return None
+    found = read_json(Sensitivity, path, StudyError)
+    differing = {
+        "the same space": found.space_id == space.id,
+        f"{examples} examples": found.examples == examples,
+    }
+    for what, is_same in differing.items():
+        if not is_same:
+            raise StudyError(
+                f"{path}: must hold readings of {what}, but does not; choose another folder with "
+                "--out"
+            )
+    return found
+
+
+def _begun(runner: Runner, space: SearchSpace, examples: int, command: str | None) -> Sensitivity:
+    """No readings, but the dense model's metrics on the same examples."""
+    runner.submit(0, Policy())
+    result = runner.next_result()
+    if result.status != "complete":
+        raise StudyError(f"the dense model must be measured, but {result.reason}")
+    provenance = {"command": command, "commit": commit(), "seed": space.search.seed}
+    return Sensitivity(
+        space_id=space.id,
+        examples=examples,
+        dense=result.metrics,
+        readings=(),
+        provenance=provenance | {"machine": machine(), "versions": versions()},
+    )
+
+
+def _read_all(
+    runner: Runner, wanted: Sequence[Probe], table: Sensitivity, path: Path, on_reading: OnReading
+) -> Sensitivity:
+    """Carry out what is not yet in `table`, writing it anew after each."""
+    known = {one.policy_id for one in table.readings}
+    left = [one for one in wanted if one.policy.id not in known]
+    done = len(wanted) - len(left)
+    for probed, result in _results(runner, left):
+        reading = Reading(
+            layer=probed.layer,
+            kind=probed.kind,
+            value=probed.value,
+            policy_id=probed.policy.id,
+            status=result.status,
+            reason=result.reason,
+            skipped=result.skipped,
+            metrics=result.metrics,
+        )
+        table = table.model_copy(update={"readings": (*table.readings, reading)})
+        write_json(path, table.model_dump(mode="json"))
+        done += 1
+        on_reading(reading, done, len(wanted))
+    return table
+
+
+def _results(runner: Runner, left: Sequence[Probe]) -> Iterator[tuple[Probe, TrialResult]]:
+    """Each probe with its result, as they come, with the runner kept busy."""
+    waiting = iter(enumerate(left, start=1))
+    in_flight: dict[int, Probe] = {}
+    while True:
+        while len(in_flight) < runner.capacity and (following := next(waiting, None)):
+            number, probed = following
+            runner.submit(number, probed.policy)
+            in_flight[number] = probed
+        if not in_flight:
+            return
+        result = runner.next_result()
+        yield in_flight.pop(result.number), result

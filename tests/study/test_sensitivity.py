@@ -1,0 +1,99 @@
+"""Readings are of the artefact, kept as they come, and never taken twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autocomp.errors import SpaceError, StudyError
+from autocomp.space.space import SearchSpace
+from autocomp.study.sensitivity import SENSITIVITY, Reading, Sensitivity, measure_sensitivity
+
+pytestmark = pytest.mark.usefixtures("tiny")
+STEPS = [
+    {"kind": "prune_width", "layers": "decoder", "ratio": {"choice": [0.0, 0.5]}},
+    {
+        "kind": "quantize",
+        "layers": ["decoder.layers.0.ffn", "encoder.backbone.conv_stem"],
+        "bits": {"choice": [8, 4]},
+    },
+]
+
+
+@pytest.fixture(scope="module")
+def document(tiny_study: Path) -> dict[str, Any]:
+    return SearchSpace.load(tiny_study / "space.yaml").to_dict()
+
+
+def read(
+    document: dict[str, Any], folder: Path, steps: list[Any] = STEPS, examples: int = 8, **more: Any
+) -> Sensitivity:
+    space = SearchSpace.from_dict(document | {"policy": {"steps": steps}})
+    return measure_sensitivity(space, folder, examples=examples, workers=0, **more)
+
+
+def test_each_layer_is_read_alone(document: dict[str, Any], tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    found = read(document, tmp_path, on_reading=lambda _, done, total: seen.append((done, total)))
+    keys = [(one.layer.split(".")[-1], one.kind, one.value) for one in found.readings]
+    assert keys == [
+        ("ffn", "prune_width", 0.5),
+        ("ffn", "prune_width", 0.5),
+        ("conv_stem", "quantize", 8),
+        ("conv_stem", "quantize", 4),
+        ("up", "quantize", 8),
+        ("up", "quantize", 4),
+        ("down", "quantize", 8),
+        ("down", "quantize", 4),
+    ]
+    assert seen == [(done, 8) for done in range(1, 9)]
+    assert {one.status for one in found.readings} == {"complete"}
+    assert all(one.metrics["size_mb"] < found.dense["size_mb"] for one in found.readings)
+    # a convolution of 27 inputs a channel has too few for 4 bits
+    assert "keep 8" in " ".join(found.readings[3].skipped)
+    assert found.examples == 8
+    assert not (tmp_path / "trials").exists()
+
+
+def test_what_was_read_is_not_read_again(document: dict[str, Any], tmp_path: Path) -> None:
+    whole = read(document, tmp_path)
+    path = tmp_path / SENSITIVITY
+    content = json.loads(path.read_text())
+    content["readings"] = content["readings"][:5]
+    path.write_text(json.dumps(content))
+    again: list[Reading] = []
+    assert read(document, tmp_path, on_reading=lambda one, *_: again.append(one)) == whole
+    assert tuple(again) == whole.readings[5:]
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [({"examples": 4}, "of 4 examples"), ({"steps": STEPS[1:]}, "of the same space")],
+    ids=["examples", "space"],
+)
+def test_other_readings_are_left_alone(
+    change: dict[str, Any], rule: str, document: dict[str, Any], tmp_path: Path
+) -> None:
+    read(document, tmp_path, steps=STEPS)
+    before = (tmp_path / SENSITIVITY).read_bytes()
+    with pytest.raises(StudyError, match=rule):
+        read(document, tmp_path, **change)
+    assert (tmp_path / SENSITIVITY).read_bytes() == before
+
+
+def test_what_a_layer_cannot_lose_is_said(document: dict[str, Any], tmp_path: Path) -> None:
+    heads = {"kind": "prune_channels", "layers": "encoder.backbone.conv_stem"}
+    found = read(document, tmp_path, [heads | {"ratio": {"choice": [0.5]}, "round_to": 10**6}])
+    (reading,) = found.readings
+    assert reading.status == "complete"
+    assert reading.skipped
+
+
+def test_a_space_that_searches_no_layer_is_refused(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(SpaceError, match="must search bits or a ratio"):
+        read(document, tmp_path, [{"kind": "retrain", "steps": {"choice": [1, 2]}}])
