@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -91,9 +92,9 @@ def compared(metric: str, value: float, dense: float | None) -> str:
 
 
 def in_short(policy: Policy) -> str:
-    """A policy in a few words; steps that change nothing are left out."""
-    words = [SHORT[step.kind](step) for step in policy.steps]
-    return ", ".join(word for word in words if word) or "nothing changed"
+    """A policy in a few words; steps that change nothing are left out, equal ones said once."""
+    words = filter(None, (SHORT[step.kind](step) for step in policy.steps))
+    return ", ".join(word for word, _ in itertools.groupby(words)) or "nothing changed"
 
 
 def changing(policy: Policy) -> Policy:

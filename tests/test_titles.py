@@ -78,6 +78,9 @@ def test_less_is_better_of_whatever_may_be_less():
     assert all(METRICS[metric] == "minimize" for metric in LESS_AND_MORE)
 
 
+EIGHT_FOUR = (("encoder", 8), ("encoder.head", 8), ("decoder", 4))
+
+
 @pytest.mark.parametrize(
     ("steps", "text"),
     [
@@ -100,6 +103,10 @@ def test_less_is_better_of_whatever_may_be_less():
         (
             [{"kind": "quantize", "layers": "**", "bits": {"encoder": 32, "decoder": 4}}],
             "4/32 bits",
+        ),
+        (
+            [{"kind": "quantize", "layers": name, "bits": bits} for name, bits in EIGHT_FOUR],
+            "8 bits, 4 bits",
         ),
     ],
 )

@@ -72,7 +72,8 @@ function row(trial, all) {
     if (key === "kind") return el("td", { class: "text kind" }, swatch(trial.kind), trial.kind.replace(/ \(.*/, ""));
     if (key === "short") return el("td", { class: "text" }, trial.reason || trial.short);
     const value = trial.metrics[key];
-    return el("td", { class: is }, value === undefined ? "" : number(value), el("small", {}, beside(key, value)));
+    const share = goals().some((one) => one.metric === key) ? beside(key, value) : "";
+    return el("td", { class: is }, value === undefined ? "" : number(value), el("small", {}, share));
   });
   return el("tr", {
     "data-trial": trial.number, tabindex: 0, "aria-selected": `${chosen}`,
