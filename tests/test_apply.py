@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_models import changed, weights
 
-from autocomp.apply import DROPPED, Work, apply_
+from autocomp.apply import DROPPED, UNCHANGED, Work, apply_
 from autocomp.bench import Bench, open_bench
 from autocomp.clock import Clock
 from autocomp.errors import PolicyError
@@ -51,6 +51,37 @@ def test_a_step_that_removes_nothing_is_the_identity(step: dict[str, Any], work:
     assert carry_out(work, step) == []
     assert changed(before, work.module) == set()
     assert work.compressed.quantized == {}
+
+
+FEATURES = {**RETRAIN, "loss": "features", "train": "encoder"}
+CHANNELS = {"kind": "prune_channels", "layers": "encoder.backbone", "ratio": 0.4}
+GAMMA = {"kind": "gamma_l1", "layers": "encoder.backbone", "strength": 0.1}
+
+
+@pytest.mark.parametrize(
+    "before", [[], [{"kind": "drop_layers", "layers": "decoder.layers", "keep": 1}]]
+)
+def test_features_that_are_the_dense_ones_are_left_alone(
+    before: list[dict[str, Any]], work: Work
+) -> None:
+    carry_out(work, *before)
+    held = weights(work.module)
+    assert carry_out(work, FEATURES) == [f"steps.0.retrain: {UNCHANGED}"]
+    assert changed(held, work.module) == set()
+
+
+@pytest.mark.parametrize(
+    "step",
+    [CHANNELS, GAMMA, {"kind": "resize", "image_size": 24}],
+    ids=lambda step: step["kind"],
+)
+def test_features_are_learnt_where_there_is_something_to_learn(
+    step: dict[str, Any], work: Work
+) -> None:
+    assert carry_out(work, step, FEATURES) == []
+    dense = work.bench.teacher.state_dict()
+    trained = "encoder.projection.bias"  # which no other step touches
+    assert not torch.equal(work.module.state_dict()[trained], dense[trained])
 
 
 def test_batch_norm_is_measured_again_after_channels_are_removed(work: Work) -> None:
@@ -151,6 +182,5 @@ def test_a_smaller_image_changes_no_weight(work: Work) -> None:
 def test_a_smaller_image_learns_from_the_dense_model_s(work: Work) -> None:
     before = weights(work.module)
     resize = {"kind": "resize", "image_size": work.task.image_size // 2}
-    features = {**RETRAIN, "loss": "features", "train": "encoder"}
-    assert carry_out(work, resize, features, {**RETRAIN, "distill": 0.5, "hidden": 0.1}) == []
+    assert carry_out(work, resize, FEATURES, {**RETRAIN, "distill": 0.5, "hidden": 0.1}) == []
     assert any(name.startswith("encoder.backbone") for name in changed(before, work.module))
