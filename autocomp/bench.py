@@ -156,7 +156,7 @@ def prepare_dense(
 def examples(task: Task, said: Sequence[Any], dense: Sequence[Any]) -> tuple[Example, ...]:
     """What two models say of the first images of the dev split, and what a person did."""
     return tuple(
-        Example(name, str(said[index]), str(dense[index]), task.reference("dev", index))
+        Example(name, task.said(said[index]), task.said(dense[index]), task.reference("dev", index))
         for index, name in enumerate(task.names("dev")[:SHOWN])
     )
 

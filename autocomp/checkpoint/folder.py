@@ -27,7 +27,8 @@ from autocomp.checkpoint.packing import (
 )
 from autocomp.compress.formats import Compressed
 from autocomp.decisions import Decision, json_id, validate
-from autocomp.deploy import caption
+from autocomp.deploy import caption, classify
+from autocomp.deploy.program import program
 from autocomp.errors import CheckpointError
 from autocomp.files import write_bytes, write_json, write_text
 from autocomp.models.reshape import reshape_
@@ -47,8 +48,11 @@ METRICS = "metrics.json"
 CARD = "README.md"
 LATE = (METRICS, CARD)
 """Written after `config.json`, for its size is among the metrics."""
-PROGRAMS: dict[str, Path] = {"captioning": Path(caption.__file__)}
-"""What runs a checkpoint without autocomp, by its kind of task; copied into it as it is."""
+PROGRAMS: dict[str, Path] = {
+    "captioning": Path(caption.__file__),
+    "classification": Path(classify.__file__),
+}
+"""What runs a checkpoint without autocomp, by its kind of task; written into it as one file."""
 
 # a name without a slash cannot leave its folder
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
@@ -121,10 +125,10 @@ def write_config(
     final size from now on; `seal` makes it whole when the metrics and the card are written.
     """
     names = [*artifact.graphs.values(), *artifact.assets, WEIGHTS, POLICY]
-    program = PROGRAMS.get(str(task.get("kind")))
-    if program is not None:
-        write_bytes(artifact.directory / program.name, program.read_bytes())
-        names.append(program.name)
+    source = PROGRAMS.get(str(task.get("kind")))
+    if source is not None:
+        write_bytes(artifact.directory / source.name, program(source))
+        names.append(source.name)
     config = CheckpointConfig(
         task=task,
         target=target,
@@ -241,6 +245,11 @@ def open_packed(directory: Path | str) -> Checkpoint:
 def is_whole(path: Path, config: CheckpointConfig) -> bool:
     """Whether a file is there with the bytes that `config` names."""
     return path.is_file() and config.files.get(path.name) == _sha256(path)
+
+
+def is_named(name: str, content: bytes, config: CheckpointConfig) -> bool:
+    """Whether `config` names a file with these bytes."""
+    return config.files.get(name) == hashlib.sha256(content).hexdigest()
 
 
 def tensor_records(directory: Path) -> TensorRecords:

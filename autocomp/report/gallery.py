@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from autocomp.data.captions import CaptionSplit, DataSettings, SplitName, load_split
+from autocomp.data.captions import DataSettings, ImageSplit, SplitName, load_split
 from autocomp.data.images import thumbnail
 from autocomp.decisions import validate
 from autocomp.errors import DataError, SpaceError, StudyError
@@ -100,7 +100,7 @@ def _metric(study: Study, dense: Predictions) -> str:
     return next((one for one in named if one in dense.scores), next(iter(dense.scores)))
 
 
-def _photo(split: CaptionSplit, name: str) -> dict[str, Any]:
+def _photo(split: ImageSplit, name: str) -> dict[str, Any]:
     if name not in split.names:
         raise DataError(f"{name}: must be in the {split.name} split, but is not")
     index = split.names.index(name)

@@ -1,4 +1,4 @@
-"""Opens a checkpoint for use from Python: pictures in, captions out."""
+"""Opens a checkpoint for use from Python: pictures in, captions or classes out."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from autocomp.checkpoint.folder import Checkpoint, open_checkpoint
+from autocomp.deploy.classify import named, told
 from autocomp.errors import DataError
 from autocomp.policy import Policy
+from autocomp.tasks.classification import Classification
 
 Example = bytes | str | os.PathLike[str] | Image.Image
 """The bytes of a file, its path, or an image that is open already."""
@@ -73,17 +75,41 @@ class Captioner(Model):
         """The caption of one picture; `DataError` if it cannot be read."""
         return str(self.predict(image))
 
+    def answer(self, image: Example) -> tuple[str, dict[str, Any]]:
+        """The caption as a line, and for JSON."""
+        said = self.caption(image)
+        return said, {"caption": said}
+
     def captions(self, images: Sequence[Example]) -> list[str]:
         """One caption a picture, computed in batches."""
         return [str(one) for one in self.predict_all(images)]
 
 
-MODELS: dict[str, type[Model]] = {"captioning": Captioner}
+class Classifier(Model):
+    """A compressed classifier."""
+
+    def classify(self, image: Example) -> str:
+        """The name of the likeliest class of one picture; `DataError` if it cannot be read."""
+        return next(iter(self.probabilities(image)))
+
+    def probabilities(self, image: Example) -> dict[str, float]:
+        """The five likeliest classes of one picture, the likeliest first."""
+        task = self.checkpoint.task
+        assert isinstance(task, Classification)
+        logits = self.checkpoint.run("model", images=self._read(image))["logits"]
+        return named(logits[0], task.classes)
+
+    def answer(self, image: Example) -> tuple[str, dict[str, Any]]:
+        """The likeliest class as a line, and five of them for JSON."""
+        return told(self.probabilities(image))
+
+
+MODELS: dict[str, type[Model]] = {"captioning": Captioner, "classification": Classifier}
 """What `load` makes of a checkpoint, by its kind of task."""
 
 
 def load(directory: Path | str) -> Any:
-    """The model in a checkpoint's folder: a `Captioner` for captions, a `Model` for other tasks.
+    """The model in a checkpoint's folder: a `Captioner`, a `Classifier`, a `Model` of other tasks.
 
     `CheckpointError` if the checkpoint is incomplete, truncated or edited.
     """

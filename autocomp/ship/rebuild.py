@@ -6,7 +6,14 @@ import logging
 import tempfile
 from pathlib import Path
 
-from autocomp.checkpoint.folder import PROGRAMS, Checkpoint, is_whole, open_packed
+from autocomp.checkpoint.folder import (
+    PROGRAMS,
+    Checkpoint,
+    is_named,
+    is_whole,
+    open_packed,
+)
+from autocomp.deploy.program import program
 from autocomp.errors import CheckpointError
 from autocomp.files import write_bytes
 from autocomp.provenance import versions
@@ -27,13 +34,13 @@ def rebuild(directory: Path | str) -> list[str]:
     lacking = [name for name in checkpoint.config.graphs.values() if _lacks(checkpoint, name)]
     if lacking:
         _lower(checkpoint, lacking)
-    program = PROGRAMS.get(str(checkpoint.config.task.get("kind")))
-    if program is not None and _lacks(checkpoint, program.name):
-        if is_whole(program, checkpoint.config):
-            write_bytes(checkpoint.directory / program.name, program.read_bytes())
-            lacking.append(program.name)
+    source = PROGRAMS.get(str(checkpoint.config.task.get("kind")))
+    if source is not None and _lacks(checkpoint, source.name):
+        if is_named(source.name, program(source), checkpoint.config):
+            write_bytes(checkpoint.directory / source.name, program(source))
+            lacking.append(source.name)
         else:
-            log.warning("%s: not written, for the checkpoint is of another autocomp", program.name)
+            log.warning("%s: not written, for the checkpoint is of another autocomp", source.name)
     return lacking
 
 

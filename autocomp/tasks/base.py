@@ -117,6 +117,9 @@ class Task(Protocol):
     def predict(self, run: Run, inputs: np.ndarray, steps: int | None = None) -> list[Any]:
         """One prediction an example; with `steps`, a sequential model takes exactly that many."""
 
+    def said(self, prediction: Any) -> str:
+        """A prediction in words, for people."""
+
     def reference(self, split: SplitName, index: int) -> str:
         """What an example should give, in words: one of its captions, the name of its class."""
 
