@@ -25,10 +25,9 @@ from autocomp.checkpoint.packing import (
     unpack,
     unpack_ranges,
 )
+from autocomp.checkpoint.programs import program_of
 from autocomp.compress.formats import Compressed
 from autocomp.decisions import Decision, json_id, validate
-from autocomp.deploy import caption, classify
-from autocomp.deploy.program import program
 from autocomp.errors import CheckpointError
 from autocomp.files import write_bytes, write_json, write_text
 from autocomp.models.reshape import reshape_
@@ -48,11 +47,6 @@ METRICS = "metrics.json"
 CARD = "README.md"
 LATE = (METRICS, CARD)
 """Written after `config.json`, for its size is among the metrics."""
-PROGRAMS: dict[str, Path] = {
-    "captioning": Path(caption.__file__),
-    "classification": Path(classify.__file__),
-}
-"""What runs a checkpoint without autocomp, by its kind of task; written into it as one file."""
 
 # a name without a slash cannot leave its folder
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
@@ -125,10 +119,10 @@ def write_config(
     final size from now on; `seal` makes it whole when the metrics and the card are written.
     """
     names = [*artifact.graphs.values(), *artifact.assets, WEIGHTS, POLICY]
-    source = PROGRAMS.get(str(task.get("kind")))
-    if source is not None:
-        write_bytes(artifact.directory / source.name, program(source))
-        names.append(source.name)
+    if (program := program_of(task)) is not None:
+        name, content = program
+        write_bytes(artifact.directory / name, content)
+        names.append(name)
     config = CheckpointConfig(
         task=task,
         target=target,
@@ -245,11 +239,6 @@ def open_packed(directory: Path | str) -> Checkpoint:
 def is_whole(path: Path, config: CheckpointConfig) -> bool:
     """Whether a file is there with the bytes that `config` names."""
     return path.is_file() and config.files.get(path.name) == _sha256(path)
-
-
-def is_named(name: str, content: bytes, config: CheckpointConfig) -> bool:
-    """Whether `config` names a file with these bytes."""
-    return config.files.get(name) == hashlib.sha256(content).hexdigest()
 
 
 def tensor_records(directory: Path) -> TensorRecords:

@@ -2,7 +2,7 @@
 
 The version that torchvision downloads is pickle, which can run code when it is read: it is refused.
 `cifar-10-binary.tar.gz` has the same images, 3,073 bytes each: the class, then red, green and blue.
-Neither has a split to select on, so dev is a part of train.
+Neither has a split to select on, so dev is a part of train or of test.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from autocomp.data.image_folder import DEV_FRACTION, TRAIN, is_dev, listed
+from autocomp.data.image_folder import is_dev, listed
 from autocomp.data.images import cached_stack, resize
 from autocomp.data.photos import given_folder, is_file, is_folder, load_photos
 from autocomp.data.split import ImageSplit, SplitName
@@ -33,27 +33,33 @@ CLASSES = (
     "truck",
 )
 BINARY, PICKLED = "cifar-10-batches-bin", "cifar-10-batches-py"
-TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
-TEST_FILES = ("test_batch.bin",)
+FILES = {
+    "train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+    "test": ("test_batch.bin",),
+}
 SIDE = 32
 RECORD_BYTES = 1 + 3 * SIDE * SIDE
 
 
 class Cifar10Settings(Decision):
-    """Where CIFAR-10 lies; `dev_fraction` of its training images select policies."""
+    """Where CIFAR-10 lies; `dev_fraction` of its images of `dev_from` select policies.
+
+    Weights that were trained on all of train know that part: there dev must come from test.
+    """
 
     kind: Literal["cifar10"] = "cifar10"
     root: str
     image_size: int = Field(default=SIDE, ge=16, le=1024)
-    dev_fraction: float = Field(default=DEV_FRACTION, gt=0, lt=1)
+    dev_from: Literal["train", "test"] = "train"
+    dev_fraction: float = Field(default=0.1, gt=0, lt=1)
     max_unreadable: float = Field(default=0.01, ge=0, lt=1)
 
 
 def load_cifar10(settings: Cifar10Settings, split: SplitName) -> ImageSplit:
-    """CIFAR-10 from its binary files or image folders; dev is a part of train."""
+    """CIFAR-10 from its binary files or image folders; dev is a part of train or test."""
     root = given_folder(settings.root, "task.data.root", "CIFAR-10")
-    if is_folder(root / TRAIN):
-        photos, lost = listed(root, split, settings.dev_fraction)
+    if is_folder(root / "train"):
+        photos, lost = listed(root, split, settings.dev_from, settings.dev_fraction)
         found = {photo.references[0] for photo in photos}
         if not found <= set(CLASSES):
             other = min(found - set(CLASSES))
@@ -64,13 +70,14 @@ def load_cifar10(settings: Cifar10Settings, split: SplitName) -> ImageSplit:
 
 
 def _from_binary(folder: Path, split: SplitName, settings: Cifar10Settings) -> ImageSplit:
-    files = [folder / name for name in (TEST_FILES if split == "test" else TRAIN_FILES)]
+    source = settings.dev_from if split == "dev" else split
+    files = [folder / name for name in FILES[source]]
     records = np.concatenate([_records(file) for file in files])  # (N, 3073)
     names = [f"{file.stem}/{index:05d}" for file in files for index in range(len(_records(file)))]
     rows = [
         row
         for row, name in enumerate(names)
-        if split == "test" or is_dev(name, settings.dev_fraction) == (split == "dev")
+        if source != settings.dev_from or is_dev(name, settings.dev_fraction) == (split == "dev")
     ]
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
@@ -78,7 +85,7 @@ def _from_binary(folder: Path, split: SplitName, settings: Cifar10Settings) -> I
         pixels = records[rows[index], 1:].reshape(3, SIDE, SIDE).transpose(1, 2, 0)
         return resize(pixels, settings.image_size)
 
-    key = ["cifar10", stats, split, settings.dev_fraction]
+    key = ["cifar10", stats, split, settings.dev_from, settings.dev_fraction]
     return ImageSplit(
         name=split,
         images=cached_stack(key, len(rows), settings.image_size, read).images,
@@ -103,12 +110,12 @@ def _records(file: Path) -> np.ndarray:
 
 def _binary_folder(root: Path) -> Path:
     for folder in (root / BINARY, root):
-        if is_file(folder / TEST_FILES[0]) or is_file(folder / TRAIN_FILES[0]):
+        if any(is_file(folder / name) for names in FILES.values() for name in names):
             return folder
     found = "holds neither"
     if is_folder(root / PICKLED) or is_file(root / "data_batch_1"):
         found = "holds pickle files, which can run code when they are read"
     raise DataError(
         f"{root}: must hold CIFAR-10's binary version ({BINARY}/) or image folders "
-        f"({TRAIN}/<class>/), but {found}"
+        f"(train/<class>/), but {found}"
     )

@@ -1,7 +1,7 @@
 """Images in a folder for each class, the layout of ImageNet: `train/<class>/...`, `val`, `test`.
 
-Without `val/` a part of the training images selects: a hash of an image's name decides which, so it
-is the same part on every machine and in a copy with fewer images.
+Without `val/` a part of the images of another folder selects: a hash of an image's name decides
+which, so it is the same part on every machine and in a copy with fewer images.
 """
 
 from __future__ import annotations
@@ -18,67 +18,59 @@ from autocomp.data.split import ImageSplit, SplitName
 from autocomp.decisions import Decision
 from autocomp.errors import DataError, nearest
 
-TRAIN, DEV, TEST = "train", ("val", "dev"), "test"
-DEV_FRACTION = 0.1
-"""Of the training images, where nothing else is said of what selects."""
+Source = Literal["train", "val", "test"]
+"""The folder that the images come from on which policies are selected."""
 
 
 class ImageFolderSettings(Decision):
     """Where the folders lie and how their images are read.
 
-    `dev_fraction` of the training images select policies; without it `val/` does, or a tenth of the
-    training images where there is none. Images become squares of `image_size` pixels. At most the
-    fraction `max_unreadable` of a split may be damaged or in no class.
+    The images that select policies are those of `val/`, or `dev_fraction` of those of `train/` or
+    `test/`, as `dev_from` says: by default `val` if there is one, else `train`. Images become
+    squares of `image_size` pixels. At most the fraction `max_unreadable` of a split may be damaged
+    or in no class.
     """
 
     kind: Literal["image_folder"] = "image_folder"
     root: str
     image_size: int = Field(default=224, ge=16, le=1024)
-    dev_fraction: float | None = Field(default=None, gt=0, lt=1)
+    dev_from: Source | None = None
+    dev_fraction: float = Field(default=0.1, gt=0, lt=1)
     max_unreadable: float = Field(default=0.01, ge=0, lt=1)
 
 
 def load_image_folder(settings: ImageFolderSettings, split: SplitName) -> ImageSplit:
     """Any images in a folder for each class; dev is `val/` or a part of `train/`."""
     root = given_folder(settings.root, "task.data.root", "the images")
-    fraction = settings.dev_fraction
-    if fraction is None and not any(is_folder(root / name) for name in DEV):
-        fraction = DEV_FRACTION
-    photos, lost = listed(root, split, fraction)
+    dev_from = settings.dev_from or ("val" if is_folder(root / "val") else "train")
+    photos, lost = listed(root, split, dev_from, settings.dev_fraction)
     where = f"{root}, {split} split"
     return load_photos(split, photos, where, settings.image_size, settings.max_unreadable, lost)
 
 
 def listed(
-    root: Path, split: SplitName, dev_fraction: float | None
+    root: Path, split: SplitName, dev_from: Source, dev_fraction: float
 ) -> tuple[list[Photo], list[str]]:
     """The images of a split, ordered by name, and a line for each file that is in no class.
 
-    With `dev_fraction` train and dev are both made of `train/`. `DataError` for a class without
-    images, or one of which there are no training images.
+    `DataError` for a class without images, or one of which there are no training images.
     """
-    train = first_of(root, (TRAIN,), "the training images", is_folder)
-    classes = _classes(train)
-    is_held_out = split != "test" and dev_fraction is not None
-    if split == "train" or is_held_out:
-        folder = train
-    else:
-        names = DEV if split == "dev" else (TEST,)
-        folder = first_of(root, names, f"the images of the {split} split", is_folder)
-        _check_classes(folder, classes)
-    photos = [
-        Photo(name, file, (file.relative_to(folder).parts[0],))
-        for file in _files(folder)
-        if "/" in (name := file.relative_to(folder).as_posix())
+    source = dev_from if split == "dev" else split
+    folder = first_of(root, (source,), f"the images of the {split} split", is_folder)
+    _check_classes(folder, _classes(first_of(root, ("train",), "the training images", is_folder)))
+    names = [file.relative_to(folder).as_posix() for file in _files(folder)]
+    loose = [f"{name}: lies in the folder of no class" for name in names if "/" not in name]
+    is_shared = source == dev_from and dev_from != "val"
+    chosen = [
+        name
+        for name in names
+        if "/" in name and (not is_shared or is_dev(name, dev_fraction) == (split == "dev"))
     ]
-    if dev_fraction is not None and split != "test":
-        photos = [one for one in photos if is_dev(one.name, dev_fraction) == (split == "dev")]
-    loose = [one.name for one in folder.iterdir() if is_file(one) and not _is_hidden(one, folder)]
-    return photos, [f"{name}: lies in the folder of no class" for name in sorted(loose)]
+    return [Photo(name, folder / name, (name.partition("/")[0],)) for name in chosen], loose
 
 
 def is_dev(name: str, fraction: float) -> bool:
-    """Whether the image of this name is of the `fraction` of the training images that select."""
+    """Whether the image of this name is of the `fraction` of a folder's that select."""
     number = int.from_bytes(
         hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8], "big"
     )
@@ -100,7 +92,7 @@ def _check_classes(folder: Path, known: Sequence[str]) -> None:
         if name not in known:
             close = nearest(name, known, count=1)
             hint = f"; the nearest is {close[0]!r}" if close else ""
-            raise DataError(f"{folder / name}: must be a class of {TRAIN}, but is none{hint}")
+            raise DataError(f"{folder / name}: must be a class of train, but is none{hint}")
 
 
 def _files(folder: Path) -> list[Path]:

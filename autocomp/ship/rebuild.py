@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 from pathlib import Path
 
 from autocomp.checkpoint.folder import (
-    PROGRAMS,
     Checkpoint,
-    is_named,
     is_whole,
     open_packed,
 )
-from autocomp.deploy.program import program
+from autocomp.checkpoint.programs import program_of
 from autocomp.errors import CheckpointError
 from autocomp.files import write_bytes
 from autocomp.provenance import versions
@@ -34,13 +33,14 @@ def rebuild(directory: Path | str) -> list[str]:
     lacking = [name for name in checkpoint.config.graphs.values() if _lacks(checkpoint, name)]
     if lacking:
         _lower(checkpoint, lacking)
-    source = PROGRAMS.get(str(checkpoint.config.task.get("kind")))
-    if source is not None and _lacks(checkpoint, source.name):
-        if is_named(source.name, program(source), checkpoint.config):
-            write_bytes(checkpoint.directory / source.name, program(source))
-            lacking.append(source.name)
+    program = program_of(checkpoint.config.task)
+    if program is not None and _lacks(checkpoint, program[0]):
+        name, content = program
+        if checkpoint.config.files.get(name) == hashlib.sha256(content).hexdigest():
+            write_bytes(checkpoint.directory / name, content)
+            lacking.append(name)
         else:
-            log.warning("%s: not written, for the checkpoint is of another autocomp", source.name)
+            log.warning("%s: not written, for the checkpoint is of another autocomp", name)
     return lacking
 
 

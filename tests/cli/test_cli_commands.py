@@ -312,8 +312,9 @@ def test_list_names_everything(cli: Cli) -> None:
     from autocomp.compress.importance import CRITERIA
     from autocomp.compress.ranges import RANGES
     from autocomp.compress.transformer import UNIT_CRITERIA
-    from autocomp.data.captions import DATASETS
+    from autocomp.data import captions, labels
     from autocomp.models.backbones import BACKBONES
+    from autocomp.models.cifar import CIFAR_CLASSIFIERS
     from autocomp.policy import STEPS
     from autocomp.space.metrics import METRICS
     from autocomp.study.samplers import SAMPLERS
@@ -331,7 +332,8 @@ def test_list_names_everything(cli: Cli) -> None:
         "targets": TARGETS,
         "tasks": TASKS,
         "backbones": BACKBONES,
-        "datasets": DATASETS,
+        "datasets": {**captions.DATASETS, **labels.DATASETS},
+        "classifiers": CIFAR_CLASSIFIERS,
         "metrics": METRICS,
     }
     assert {kind: set(found[kind]) for kind in known} == {k: set(v) for k, v in known.items()}

@@ -18,14 +18,16 @@ from typer.testing import CliRunner, Result
 
 from autocomp.checkpoint.folder import (
     LATE,
-    PROGRAMS,
     open_checkpoint,
     seal,
     write_config,
     write_model,
 )
+from autocomp.checkpoint.programs import PROGRAMS
 from autocomp.cli.main import app
 from autocomp.deploy import caption
+from autocomp.deploy.photos import Unusable
+from autocomp.deploy.program import program
 from autocomp.errors import CheckpointError
 from autocomp.ship.load import load
 from autocomp.targets import TargetSettings
@@ -116,8 +118,8 @@ def test_there_is_nothing_else_to_import(python: Python, package: str) -> None:
     assert "ModuleNotFoundError" in done.stderr
 
 
-def test_every_checkpoint_holds_the_file_that_autocomp_itself_runs(model: Path) -> None:
-    assert (model / "caption.py").read_bytes() == Path(caption.__file__).read_bytes()
+def test_every_checkpoint_holds_what_autocomp_itself_runs(model: Path) -> None:
+    assert (model / "caption.py").read_bytes() == program(Path(caption.__file__))
     assert "caption.py" in open_checkpoint(model).config.files
     assert set(PROGRAMS) <= set(TASKS)
 
@@ -208,7 +210,7 @@ def test_a_damaged_folder_is_one_line(
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_bytes(content)
-    with pytest.raises(caption.Unusable) as caught:
+    with pytest.raises(Unusable) as caught:
         caption.Captioner(folder)
     assert said in str(caught.value)
     assert str(folder) in str(caught.value)
