@@ -119,8 +119,8 @@ def _measured(card: Card) -> str:
     threads = "1 thread" if target.threads == 1 else f"{target.threads} threads"
     return (
         f"{_table(head, rows)}\n\n"
-        f"Quality is that of the {card.dev_size} images of the dev split, on which policies are "
-        "chosen; `autocomp verify . --split test` measures it on images that no search reads. "
+        f"Quality is that of the {card.dev_size} examples of the dev split, on which policies are "
+        "chosen; `autocomp verify . --split test` measures it on some that no search reads. "
         f"Size, time and memory are those of these very files in {target.kind} with {threads} and "
         f"batch size {target.batch_size}, on {escaped(here['processor'])} ({here['cores']} cores, "
         f"{escaped(here['system'])}). {kind_of(card.task).latency} "
@@ -141,11 +141,11 @@ def _row(card: Card, metric: str) -> list[str]:
 
 
 def _says(card: Card) -> str:
-    head = ["image", "this model", "dense", kind_of(card.task).truth]
+    head = ["example", "this model", "dense", kind_of(card.task).truth]
     rows = [[escaped(cell) for cell in example] for example in card.examples]
     if card.is_dense:
         head, rows = [head[0], *head[2:]], [[row[0], *row[2:]] for row in rows]
-    first = f"The first {len(rows)} images of the dev split, whatever they show:"
+    first = f"The first {len(rows)} examples of the dev split, whatever they are:"
     return f"{first}\n\n{_table(head, rows)}"
 
 

@@ -74,6 +74,10 @@ autocomp verify .
 ```"""
 
 
+def _own(section: Section, image_size: int | None) -> tuple[str, str]:
+    return "Model", f"A model of the task that {escaped(section['factory'])} gives."
+
+
 KINDS: dict[str, Kind] = {
     "captioning": Kind(
         _captioner,
@@ -87,6 +91,17 @@ KINDS: dict[str, Kind] = {
         _run("classify.py", "classify"),
         "Latency is from image file to class.",
         "its class",
+    ),
+    "python": Kind(
+        _own,
+        """With autocomp, where the module of its task can be imported and is trusted:
+
+```
+autocomp verify . --trust
+python -c 'import autocomp; print(autocomp.load(".", trust=True).predict("example.npy"))'
+```""",
+        "Latency is from file to prediction.",
+        "the data",
     ),
 }
 """What there is to say of each kind of task."""

@@ -142,7 +142,7 @@ def _datasets() -> Lines:
 def _tasks() -> Lines:
     return {
         kind: _line(f"autocomp.tasks.{kind}", f"{kind.capitalize()}Settings")
-        for kind in ("captioning", "classification")
+        for kind in ("captioning", "classification", "python")
     }
 
 

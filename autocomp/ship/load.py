@@ -18,6 +18,7 @@ from autocomp.deploy.classify import named, told
 from autocomp.errors import DataError
 from autocomp.policy import Policy
 from autocomp.tasks.classification import Classification
+from autocomp.trust import trusting
 
 Example = bytes | str | os.PathLike[str] | Image.Image
 """The bytes of a file, its path, or an image that is open already."""
@@ -108,12 +109,15 @@ MODELS: dict[str, type[Model]] = {"captioning": Captioner, "classification": Cla
 """What `load` makes of a checkpoint, by its kind of task."""
 
 
-def load(directory: Path | str) -> Any:
+def load(directory: Path | str, *, trust: bool = False) -> Any:
     """The model in a checkpoint's folder: a `Captioner`, a `Classifier`, a `Model` of other tasks.
 
-    `CheckpointError` if the checkpoint is incomplete, truncated or edited.
+    `CheckpointError` if the checkpoint is incomplete, truncated or edited. `trust` lets a task of
+    the user's own (`kind: python`), of which it holds the name, run its code.
     """
     checkpoint = open_checkpoint(directory)
+    with trusting(trust):
+        checkpoint.dense_task  # noqa: B018  # made now, for later nobody is trusted
     return MODELS.get(str(checkpoint.config.task.get("kind")), Model)(checkpoint)
 
 

@@ -30,6 +30,7 @@ from autocomp.targets import TargetSettings
 from autocomp.tasks.registry import build_task
 from autocomp.tensors import TENSORS
 from autocomp.timing import part_metrics
+from autocomp.trust import is_trusted, trusting
 
 log = logging.getLogger(__name__)
 WORKER_BYTES = 2_500_000_000
@@ -55,14 +56,29 @@ def search(
     ray_address: str | None = None,
     listener: Listener | None = None,
     command: str | None = None,
+    trust: bool = False,
 ) -> Study:
     """Explore `space` until `trials` trials have results; the study, which a second call resumes.
 
     `space` is a space or its file; `directory` defaults to results/<the file's name>. `workers`
     processes run trials side by side (default: the space's, else as many as the machine or the
     cluster has room for); 0 runs them in this process. `ray_address` names a running Ray cluster
-    that shares this file system. Raises `UserError` for what the user can mend.
+    that shares this file system. `trust` lets a task of the user's own (`kind: python`) run its
+    code. Raises `UserError` for what the user can mend.
     """
+    with trusting(trust):
+        return _search(space, trials, directory, workers, ray_address, listener, command)
+
+
+def _search(
+    space: SearchSpace | Path | str,
+    trials: int | None,
+    directory: Path | str | None,
+    workers: int | None,
+    ray_address: str | None,
+    listener: Listener | None,
+    command: str | None,
+) -> Study:
     listener = listener or Listener()
     if not isinstance(space, SearchSpace):
         directory = Path("results") / Path(space).stem if directory is None else directory
@@ -123,22 +139,24 @@ def default_workers(threads: int) -> int:
     return int(max(1, min((cores or 1) // threads, by_memory)))
 
 
-def make_run(space_yaml: str, directory: Path) -> Run:
+def make_run(space_yaml: str, directory: Path, trust: bool = False) -> Run:
     """What a worker does with a trial; called once in each worker's process."""
     from autocomp.trial import run_trial
 
-    bench = open_bench(SearchSpace.from_yaml(space_yaml), directory)
+    with trusting(trust):
+        bench = open_bench(SearchSpace.from_yaml(space_yaml), directory)
 
     def run(number: int, policy: Policy) -> TrialResult:
         folder = trial_folder(directory, number)
-        result = run_trial(
-            bench,
-            number,
-            policy,
-            folder / "checkpoint",
-            log_file=folder / "log.txt",
-            predictions_file=folder / PREDICTIONS,
-        )
+        with trusting(trust):
+            result = run_trial(
+                bench,
+                number,
+                policy,
+                folder / "checkpoint",
+                log_file=folder / "log.txt",
+                predictions_file=folder / PREDICTIONS,
+            )
         if result.status == "complete":  # only members of the front keep their checkpoint
             tensor_records(folder / "checkpoint").write(folder / TENSORS)
         return result
@@ -154,7 +172,7 @@ def _runner(
     ray_address: str | None,
 ) -> Runner:
     wanted = space.search.workers if workers is None else workers
-    factory = partial(make_run, space.to_yaml(), directory.resolve())
+    factory = partial(make_run, space.to_yaml(), directory.resolve(), is_trusted())
     if wanted == 0:
         if space.search.timeout_s is not None:
             log.warning("search.timeout_s: needs workers of its own, so it does nothing here")

@@ -11,6 +11,7 @@ from autocomp.errors import SpaceError, UserError, unknown
 from autocomp.tasks.base import Task
 from autocomp.tasks.captioning import Captioning, CaptioningSettings
 from autocomp.tasks.classification import Classification, ClassificationSettings
+from autocomp.tasks.python import PythonSettings, build_python, restore_python
 
 
 class TaskKind(NamedTuple):
@@ -28,6 +29,7 @@ class TaskKind(NamedTuple):
 TASKS: dict[str, TaskKind] = {
     "captioning": TaskKind(CaptioningSettings, Captioning, Captioning.restore),
     "classification": TaskKind(ClassificationSettings, Classification, Classification.restore),
+    "python": TaskKind(PythonSettings, build_python, restore_python),
 }
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import keep_heads_, tiny_captioner, tiny_task, torch_run
+from tiny_models import keep_heads_, tiny_captioner, tiny_task
 
 from autocomp.decisions import validate
 from autocomp.deploy.caption import BOS, PAD
 from autocomp.errors import SpaceError, UserError
 from autocomp.models.cnn_transformer import CnnTransformer, CnnTransformerSettings
+from autocomp.tasks.base import torch_run
 
 pytestmark = pytest.mark.usefixtures("tiny")
 TOKENS = torch.tensor([[BOS, 7, 9, 4, 5], [BOS, 5, 6, 8, 10]])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import keep_heads_, tiny_captioner, tiny_task, torch_run
+from tiny_models import keep_heads_, tiny_captioner, tiny_task
 
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantize_
@@ -22,7 +22,7 @@ from autocomp.errors import SpaceError
 from autocomp.models.cnn_transformer import CnnTransformer
 from autocomp.policy import Quantize
 from autocomp.targets import load_target
-from autocomp.tasks.base import Run
+from autocomp.tasks.base import Run, torch_run
 from autocomp.tasks.captioning import Captioning, CaptioningSettings
 
 pytestmark = pytest.mark.usefixtures("tiny")
