@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import venv
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-import PIL
 import pytest
+from deployed import Python
 from PIL import Image
 from tiny_models import tiny_task
 from typer.testing import CliRunner, Result
@@ -33,36 +29,7 @@ from autocomp.ship.load import load
 from autocomp.targets import TargetSettings
 from autocomp.tasks.registry import TASKS, restore_task
 
-PACKAGES = (np, onnxruntime, PIL)
 ABSENT = ("autocomp", "torch", "ray", "pydantic", "onnx", "yaml", "safetensors", "google.protobuf")
-
-Python = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
-    """Runs Python in an environment that has numpy, onnxruntime and Pillow, and nothing else."""
-    folder = tmp_path_factory.mktemp("deployed")
-    venv.create(folder / "env", symlinks=True)
-    (site,) = (folder / "env" / "lib").glob("python3*/site-packages")
-    for package in PACKAGES:
-        home = Path(package.__file__).parent
-        for one in (home, *home.parent.glob(f"{home.name}.libs"), home.parent / "pillow.libs"):
-            if one.exists() and not (site / one.name).exists():
-                (site / one.name).symlink_to(one)
-
-    def run(*arguments: object, cwd: Path = folder) -> subprocess.CompletedProcess[str]:
-        command = [folder / "env" / "bin" / "python", *arguments]
-        return subprocess.run(
-            [str(one) for one in command],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            cwd=cwd,
-            env={"PYTHONDONTWRITEBYTECODE": "1"},
-        )
-
-    return run
 
 
 @pytest.fixture(scope="module")
