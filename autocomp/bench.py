@@ -46,7 +46,7 @@ from autocomp.timing import (
 
 DENSE = "dense"
 SHOWN = 5
-"""How many of the first images of the dev split a model card shows captions of."""
+"""How many of the first images of the dev split a model card shows predictions of."""
 Progress = Callable[[int, int, float], None]
 
 
@@ -123,7 +123,7 @@ def find_dense(space: SearchSpace, directory: Path) -> Checkpoint | None:
     if dense.config.fingerprint != build_task(space.task).fingerprint():
         raise StudyError(
             f"{dense.directory}: must be the dense model of these data, but was trained when the "
-            "training images, captions or initial weights were others; choose another folder"
+            "training data or initial weights were others; choose another folder"
         )
     return dense
 

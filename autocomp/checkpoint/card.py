@@ -112,6 +112,7 @@ def _made(card: Card) -> str:
 
 
 def _measured(card: Card) -> str:
+    kind = kind_of(card.task)
     names = [*(one for one in METRICS if one in card.metrics), *card.metrics]
     rows = [_row(card, one) for one in dict.fromkeys(names) if not one.startswith(RATIO)]
     head = ["", "this model"] if card.is_dense else ["", "this model", "dense", ""]
@@ -119,11 +120,12 @@ def _measured(card: Card) -> str:
     threads = "1 thread" if target.threads == 1 else f"{target.threads} threads"
     return (
         f"{_table(head, rows)}\n\n"
-        f"Quality is that of the {card.dev_size} examples of the dev split, on which policies are "
-        "chosen; `autocomp verify . --split test` measures it on some that no search reads. "
+        f"Quality is that of the {card.dev_size} {kind.example}s of the dev split, on which policies "
+        f"are chosen; `autocomp verify . --split test` measures it on {kind.example}s that no search "
+        "reads. "
         f"Size, time and memory are those of these very files in {target.kind} with {threads} and "
         f"batch size {target.batch_size}, on {escaped(here['processor'])} ({here['cores']} cores, "
-        f"{escaped(here['system'])}). {kind_of(card.task).latency} "
+        f"{escaped(here['system'])}). {kind.latency} "
         "Download is what `autocomp rebuild .` makes these files from."
     )
 
@@ -141,11 +143,12 @@ def _row(card: Card, metric: str) -> list[str]:
 
 
 def _says(card: Card) -> str:
-    head = ["example", "this model", "dense", kind_of(card.task).truth]
+    kind = kind_of(card.task)
+    head = [kind.example, "this model", "dense", kind.truth]
     rows = [[escaped(cell) for cell in example] for example in card.examples]
     if card.is_dense:
         head, rows = [head[0], *head[2:]], [[row[0], *row[2:]] for row in rows]
-    first = f"The first {len(rows)} examples of the dev split, whatever they are:"
+    first = f"The first {len(rows)} {kind.example}s of the dev split, whatever they show:"
     return f"{first}\n\n{_table(head, rows)}"
 
 

@@ -14,12 +14,14 @@ class Kind(NamedTuple):
     """`about(section, image_size)` is what the model is, in a name and in a sentence.
 
     `image_size` is set if the model takes others than the data have. `run` says how it is run,
-    `latency` what its latency is of, `truth` who or what says what an example should give.
+    `latency` what its latency is of, `example` what it is given, `truth` who or what says what one
+    should give.
     """
 
     about: Callable[[Section, int | None], tuple[str, str]]
     run: str
     latency: str
+    example: str
     truth: str
 
 
@@ -84,12 +86,14 @@ KINDS: dict[str, Kind] = {
         _run("caption.py", "caption"),
         "Latency is from image file to caption, over the same number of tokens as dense; own "
         "latency is that of captions as long as the model makes them.",
+        "image",
         "a person",
     ),
     "classification": Kind(
         _classifier,
         _run("classify.py", "classify"),
         "Latency is from image file to class.",
+        "image",
         "its class",
     ),
     "python": Kind(
@@ -101,6 +105,7 @@ autocomp verify . --trust
 python -c 'import autocomp; print(autocomp.load(".", trust=True).predict("example.npy"))'
 ```""",
         "Latency is from file to prediction.",
+        "example",
         "the data",
     ),
 }

@@ -72,25 +72,26 @@ def load_cifar10(settings: Cifar10Settings, split: SplitName) -> ImageSplit:
 def _from_binary(folder: Path, split: SplitName, settings: Cifar10Settings) -> ImageSplit:
     source = settings.dev_from if split == "dev" else split
     files = [folder / name for name in FILES[source]]
-    records = np.concatenate([_records(file) for file in files])  # (N, 3073)
-    names = [f"{file.stem}/{index:05d}" for file in files for index in range(len(_records(file)))]
-    rows = [
-        row
-        for row, name in enumerate(names)
-        if source != settings.dev_from or is_dev(name, settings.dev_fraction) == (split == "dev")
+    entries = [
+        (f"{file.stem}/{row:05d}", record)
+        for file in files
+        for row, record in enumerate(_records(file))
     ]
+    if source == settings.dev_from:
+        is_held_out = split == "dev"
+        entries = [one for one in entries if is_dev(one[0], settings.dev_fraction) == is_held_out]
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
     def read(index: int) -> np.ndarray:
-        pixels = records[rows[index], 1:].reshape(3, SIDE, SIDE).transpose(1, 2, 0)
+        pixels = entries[index][1][1:].reshape(3, SIDE, SIDE).transpose(1, 2, 0)
         return resize(pixels, settings.image_size)
 
     key = ["cifar10", stats, split, settings.dev_from, settings.dev_fraction]
     return ImageSplit(
         name=split,
-        images=cached_stack(key, len(rows), settings.image_size, read).images,
-        names=tuple(names[row] for row in rows),
-        references=tuple((CLASSES[records[row, 0]],) for row in rows),
+        images=cached_stack(key, len(entries), settings.image_size, read).images,
+        names=tuple(name for name, _ in entries),
+        references=tuple((CLASSES[record[0]],) for _, record in entries),
     )
 
 

@@ -84,7 +84,7 @@ def test_the_card_shows_classes(exported: Path) -> None:
     text = (exported / "README.md").read_text()
     assert text.startswith("# Image classifier")
     assert "python classify.py photo.jpg" in text
-    assert "| example | this model | dense | its class |" in text
+    assert "| image | this model | dense | its class |" in text
     assert "| disc/" in text
     assert "caption" not in text
 
