@@ -120,9 +120,9 @@ def _measured(card: Card) -> str:
     threads = "1 thread" if target.threads == 1 else f"{target.threads} threads"
     return (
         f"{_table(head, rows)}\n\n"
-        f"Quality is that of the {card.dev_size} {kind.example}s of the dev split, on which policies "
-        f"are chosen; `autocomp verify . --split test` measures it on {kind.example}s that no search "
-        "reads. "
+        f"Quality is that of the {card.dev_size} {kind.example}s of the dev split, on which "
+        f"policies are chosen; `autocomp verify . --split test` measures it on {kind.example}s "
+        "that no search reads. "
         f"Size, time and memory are those of these very files in {target.kind} with {threads} and "
         f"batch size {target.batch_size}, on {escaped(here['processor'])} ({here['cores']} cores, "
         f"{escaped(here['system'])}). {kind.latency} "
