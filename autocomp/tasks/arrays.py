@@ -21,6 +21,7 @@ from autocomp.data.split import SplitName
 from autocomp.errors import DataError, UserError
 from autocomp.models.reshape import tensors
 from autocomp.tasks.base import Batch, Graph, Outputs, Run, torch_run
+from autocomp.tasks.stages import watched_stages
 
 
 class ArrayTask(ABC):
@@ -103,8 +104,10 @@ class ArrayTask(ABC):
                 yield tuple(batch for _ in models)
 
     def forward(self, model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Outputs:
-        outputs = model(batch["inputs"])
-        return Outputs(self.loss(outputs.float(), batch["targets"], label_smoothing), outputs, {})
+        with watched_stages(model) as hidden:
+            outputs = model(batch["inputs"])
+        loss = self.loss(outputs.float(), batch["targets"], label_smoothing)
+        return Outputs(loss, outputs, hidden)
 
     def graphs(self, model: nn.Module) -> dict[str, Graph]:
         example = {"inputs": torch.from_numpy(self.inputs("train", 0, 1))}

@@ -35,6 +35,7 @@ from autocomp.tasks.augmentation import Augmentation, augmented
 from autocomp.tasks.base import Batch, Graph, Outputs, Run
 from autocomp.tasks.dense import DenseSettings
 from autocomp.tasks.images import ImageTask
+from autocomp.tasks.stages import watched_stages
 
 PREPROCESSING = "preprocessing.json"
 
@@ -157,23 +158,8 @@ class Classification(ImageTask):
         return np.array([number[name] for (name,) in references], dtype=np.int64)
 
     def forward(self, model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Outputs:
-        hidden: dict[str, Tensor] = {}
-
-        def keep(name: str, output: object) -> None:
-            if isinstance(output, Tensor):
-                hidden[name] = output
-
-        # what distillation can compare: the stages, which are all that holds layers of its own
-        stages = [(name, one) for name, one in model.named_children() if any(one.children())]
-        hooks = [
-            one.register_forward_hook(lambda _, __, output, name=name: keep(name, output))
-            for name, one in stages
-        ]
-        try:
+        with watched_stages(model) as hidden:
             logits = self._logits(model, batch["images"])
-        finally:
-            for hook in hooks:
-                hook.remove()
         loss = functional.cross_entropy(
             logits.float(), batch["labels"], label_smoothing=label_smoothing
         )
