@@ -139,24 +139,22 @@ def default_workers(threads: int) -> int:
     return int(max(1, min((cores or 1) // threads, by_memory)))
 
 
-def make_run(space_yaml: str, directory: Path, trust: bool = False) -> Run:
+def make_run(space_yaml: str, directory: Path) -> Run:
     """What a worker does with a trial; called once in each worker's process."""
     from autocomp.trial import run_trial
 
-    with trusting(trust):
-        bench = open_bench(SearchSpace.from_yaml(space_yaml), directory)
+    bench = open_bench(SearchSpace.from_yaml(space_yaml), directory)
 
     def run(number: int, policy: Policy) -> TrialResult:
         folder = trial_folder(directory, number)
-        with trusting(trust):
-            result = run_trial(
-                bench,
-                number,
-                policy,
-                folder / "checkpoint",
-                log_file=folder / "log.txt",
-                predictions_file=folder / PREDICTIONS,
-            )
+        result = run_trial(
+            bench,
+            number,
+            policy,
+            folder / "checkpoint",
+            log_file=folder / "log.txt",
+            predictions_file=folder / PREDICTIONS,
+        )
         if result.status == "complete":  # only members of the front keep their checkpoint
             tensor_records(folder / "checkpoint").write(folder / TENSORS)
         return result
@@ -172,7 +170,8 @@ def _runner(
     ray_address: str | None,
 ) -> Runner:
     wanted = space.search.workers if workers is None else workers
-    factory = partial(make_run, space.to_yaml(), directory.resolve(), is_trusted())
+    run = partial(make_run, space.to_yaml(), directory.resolve())
+    factory = partial(_trusting_as_here, is_trusted(), run)
     if wanted == 0:
         if space.search.timeout_s is not None:
             log.warning("search.timeout_s: needs workers of its own, so it does nothing here")
@@ -189,3 +188,15 @@ def _runner(
         directory=directory,
         address=ray_address,
     )
+
+
+def _trusting_as_here(trust: bool, factory: Callable[[], Run]) -> Run:
+    """What `factory` makes, in a process that knows nothing of whom this one trusts."""
+    with trusting(trust):
+        run = factory()
+
+    def trusted(number: int, policy: Policy) -> TrialResult:
+        with trusting(trust):
+            return run(number, policy)
+
+    return trusted
