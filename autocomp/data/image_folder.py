@@ -7,6 +7,7 @@ which, so it is the same part on every machine and in a copy with fewer images.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -57,16 +58,19 @@ def listed(
     """
     source = dev_from if split == "dev" else split
     folder = first_of(root, (source,), f"the images of the {split} split", is_folder)
-    _check_classes(folder, _classes(first_of(root, ("train",), "the training images", is_folder)))
-    names = [file.relative_to(folder).as_posix() for file in _files(folder)]
-    loose = [f"{name}: lies in the folder of no class" for name in names if "/" not in name]
-    is_shared = source == dev_from and dev_from != "val"
-    chosen = [
-        name
-        for name in names
-        if "/" in name and (not is_shared or is_dev(name, dev_fraction) == (split == "dev"))
+    classes = _classes(first_of(root, ("train",), "the training images", is_folder))
+    _check_classes(folder, classes)
+    photos = [
+        Photo(f"{name}/{file.relative_to(folder / name).as_posix()}", file, (name,))
+        for name in classes
+        for file in _files(folder / name)
     ]
-    return [Photo(name, folder / name, (name.partition("/")[0],)) for name in chosen], loose
+    is_part = split == "dev" and source != "val"
+    if source == dev_from and source != "val":
+        photos = [one for one in photos if is_dev(one.name, dev_fraction) == is_part]
+    loose = [] if is_part else sorted(one.name for one in folder.iterdir() if is_file(one))
+    lost = [name for name in loose if not name.startswith(".")]
+    return photos, [f"{name}: lies in the folder of no class" for name in lost]
 
 
 def is_dev(name: str, fraction: float) -> bool:
@@ -78,7 +82,7 @@ def is_dev(name: str, fraction: float) -> bool:
 
 
 def _classes(train: Path) -> list[str]:
-    classes = sorted(one.name for one in train.iterdir() if is_folder(one))
+    classes = _folders(train)
     if len(classes) < 2:
         raise DataError(f"{train}: must hold a folder for each class, but holds {len(classes)}")
     for name in classes:
@@ -88,18 +92,25 @@ def _classes(train: Path) -> list[str]:
 
 
 def _check_classes(folder: Path, known: Sequence[str]) -> None:
-    for name in sorted(one.name for one in folder.iterdir() if is_folder(one)):
+    for name in _folders(folder):
         if name not in known:
             close = nearest(name, known, count=1)
             hint = f"; the nearest is {close[0]!r}" if close else ""
             raise DataError(f"{folder / name}: must be a class of train, but is none{hint}")
 
 
+def _folders(folder: Path) -> list[str]:
+    return sorted(
+        one.name for one in folder.iterdir() if is_folder(one) and not _is_hidden(one, folder)
+    )
+
+
 def _files(folder: Path) -> list[Path]:
-    """Every file below, in the order of their names; what is hidden belongs to the system."""
-    found = [one for one in folder.rglob("*") if is_file(one) and not _is_hidden(one, folder)]
-    return sorted(found, key=lambda one: one.relative_to(folder).as_posix())
+    """Every file below, in the order of their names."""
+    found = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sorted(one for one in found if not _is_hidden(one, folder))
 
 
 def _is_hidden(file: Path, folder: Path) -> bool:
+    """What begins with a dot belongs to the system, and all that lies in it."""
     return any(part.startswith(".") for part in file.relative_to(folder).parts)

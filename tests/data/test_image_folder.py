@@ -92,8 +92,17 @@ def test_what_is_no_image_or_in_no_class_is_named_and_counted(copy: Path) -> Non
     assert len(split) == 71
     (line,) = split.left_out
     assert line.startswith("train: 2 skipped: notes.txt: lies in the folder of no class; disc/000.")
+    assert "notes.txt" not in str(load(copy, "dev", dev_from="train", max_unreadable=0.1).skipped)
     with pytest.raises(DataError, match=r"but 1 of 73 are: notes\.txt"):
         load(copy, "train")
+
+
+def test_a_class_may_be_a_link_and_hidden_folders_are_none(copy: Path, tmp_path: Path) -> None:
+    expected = load(copy, "train").names
+    (copy / "train" / "line").rename(tmp_path / "elsewhere")
+    (copy / "train" / "line").symlink_to(tmp_path / "elsewhere")
+    (copy / "train" / ".cache").mkdir()
+    assert load(copy, "train").names == expected
 
 
 def test_images_may_lie_deeper(copy: Path) -> None:
