@@ -11,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
+import autocomp
 from autocomp.cli.main import app
+from autocomp.errors import UserError
 
 README = Path(__file__).parents[1] / "README.md"
 HEADING = "## Your own task\n"
@@ -50,18 +52,36 @@ def test_it_is_short(section: str) -> None:
     assert len(section.splitlines()) <= 30
 
 
-def test_it_runs_as_written(folder: Path, section: str) -> None:
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
+
+
+def test_it_runs_as_written_and_only_where_it_is_trusted(folder: Path, section: str) -> None:
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16)
     mine = nn.Sequential(conv, norm, nn.ReLU(), nn.Flatten(), nn.Linear(1024, 2))
     save_file(mine.state_dict(), folder / "scratches.safetensors")
-    (line,) = re.findall(r"^`autocomp (search .*?)`", section, re.MULTILINE)
-    command = [*line.split(), "--trials", "4", "--workers", "0", "--no-plot"]
-    untrusted = CliRunner().invoke(app, [one for one in command if one != "--trust"])
-    assert untrusted.exit_code == 2
+    (line,) = re.findall(r"^`autocomp (search .*?) --trust`", section, re.MULTILINE)
+    command = [*line.split(), "--trials", 3, "--workers", 0, "--no-plot", "--no-report"]
+
+    refused = run(*command)
+    assert refused.exit_code == 2
+    assert "must be trusted to be run, but 'scratches:Scratches' is not" in refused.stderr
     assert "scratches" not in sys.modules
-    result = CliRunner().invoke(app, command, catch_exceptions=False)
-    assert result.exit_code == 0, result.stderr
-    assert "accuracy" in result.stdout
-    assert "failed" not in result.stdout
-    assert len(list((folder / "results/scratches/trials").iterdir())) == 4
+    assert not (folder / "results").exists()
+    searched = run(*command, "--trust")
+    assert searched.exit_code == 0, searched.stderr
+    assert "accuracy" in searched.stdout
+    assert "failed" not in searched.stdout
+
+    assert run("export", "results/scratches", "--trial", 2, "--out", "mine").exit_code == 0
+    assert "scratches:Scratches" in (folder / "mine" / "config.json").read_text()
+    assert run("verify", "mine").exit_code == 2
+    with pytest.raises(UserError, match="must be trusted"):
+        autocomp.load("mine")
+    model = autocomp.load("mine", trust=True)
+    raw = model.checkpoint.task.raw_inputs("dev", 32)
+    scores = model.checkpoint.task.metrics(model.predict_all(raw), "dev")
+    assert scores["accuracy"] == model.metrics["accuracy"]
+    verified = run("verify", "mine", "--trust")
+    assert "the checkpoint is what it says" in verified.stdout
