@@ -33,6 +33,7 @@ class Model:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
+        self.task = checkpoint.task
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -58,13 +59,13 @@ class Model:
         predictions: list[Any] = []
         for start in range(0, len(examples), BATCH):
             batch = [self._read(one) for one in examples[start : start + BATCH]]
-            predictions += self.checkpoint.task.predict(self.checkpoint.run, np.concatenate(batch))
+            predictions += self.task.predict(self.checkpoint.run, np.concatenate(batch))
         return predictions
 
     def _read(self, example: Example) -> np.ndarray:
         place = "" if isinstance(example, bytes | Image.Image) else f"{os.fspath(example)}: "
         try:
-            return self.checkpoint.task.read(_raw(example))
+            return self.task.read(_raw(example))
         except DataError as failure:
             raise DataError(f"{place}{failure}") from None
 
@@ -95,10 +96,9 @@ class Classifier(Model):
 
     def probabilities(self, image: Example) -> dict[str, float]:
         """The five likeliest classes of one picture, the likeliest first."""
-        task = self.checkpoint.task
-        assert isinstance(task, Classification)
+        assert isinstance(self.task, Classification)
         logits = self.checkpoint.run("model", images=self._read(image))["logits"]
-        return named(logits[0], task.classes)
+        return named(logits[0], self.task.classes)
 
     def answer(self, image: Example) -> tuple[str, dict[str, Any]]:
         """The likeliest class as a line, and five of them for JSON."""
@@ -117,8 +117,7 @@ def load(directory: Path | str, *, trust: bool = False) -> Any:
     """
     checkpoint = open_checkpoint(directory)
     with trusting(trust):
-        checkpoint.dense_task  # noqa: B018  # made now, for later nobody is trusted
-    return MODELS.get(str(checkpoint.config.task.get("kind")), Model)(checkpoint)
+        return MODELS.get(str(checkpoint.config.task.get("kind")), Model)(checkpoint)
 
 
 def _raw(example: Example) -> bytes:
