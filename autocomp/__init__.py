@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from autocomp.space.space import SearchSpace as SearchSpace
     from autocomp.study.driver import search as search
     from autocomp.study.study import Study as Study
+    from autocomp.tasks.arrays import ArrayTask as ArrayTask
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
+    "ArrayTask": "autocomp.tasks.arrays",
     "Policy": "autocomp.policy",
     "SearchSpace": "autocomp.space.space",
     "Study": "autocomp.study.study",
@@ -36,6 +38,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ArrayTask",
     "Policy",
     "SearchSpace",
     "Study",

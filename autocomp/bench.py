@@ -47,7 +47,7 @@ from autocomp.timing import (
 
 DENSE = "dense"
 SHOWN = 5
-"""How many of the first images of the dev split a model card shows captions of."""
+"""How many of the first images of the dev split a model card shows predictions of."""
 Progress = Callable[[int, int, float], None]
 
 
@@ -124,7 +124,7 @@ def find_dense(space: SearchSpace, directory: Path) -> Checkpoint | None:
     if dense.config.fingerprint != build_task(space.task).fingerprint():
         raise StudyError(
             f"{dense.directory}: must be the dense model of these data, but was trained when the "
-            "training images, captions or initial weights were others; choose another folder"
+            "training data or initial weights were others; choose another folder"
         )
     return dense
 
@@ -157,7 +157,7 @@ def prepare_dense(
 def examples(task: Task, said: Sequence[Any], dense: Sequence[Any]) -> tuple[Example, ...]:
     """What two models say of the first images of the dev split, and what a person did."""
     return tuple(
-        Example(name, str(said[index]), str(dense[index]), task.reference("dev", index))
+        Example(name, task.said(said[index]), task.said(dense[index]), task.reference("dev", index))
         for index, name in enumerate(task.names("dev")[:SHOWN])
     )
 

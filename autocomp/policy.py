@@ -104,7 +104,7 @@ class Resize(PolicyStep):
 
 
 class Retrain(PolicyStep):
-    """Train what `train` matches for `steps` optimiser steps against the captions and the teacher.
+    """Train what `train` matches for `steps` optimiser steps against the data and the teacher.
 
     With `loss: features` only the model's features of an image are pulled towards the dense
     model's: cheap, and a good start after channels were removed (FitNets, 1412.6550). Otherwise

@@ -17,6 +17,8 @@ TITLES = {
     "rouge_l": "ROUGE-L",
     "cider": "CIDEr",
     "meteor": "METEOR",
+    "top_1": "top-1",
+    "top_5": "top-5",
     "size_mb": "size (MB)",
     "download_mb": "download (MB)",
     "latency_ms": "latency (ms)",
@@ -28,6 +30,7 @@ TITLES = {
     "read_ms": "reading (ms)",
     "encoder_ms": "encoder (ms)",
     "decoder_step_ms": "decoder step (ms)",
+    "model_ms": "model (ms)",
     "rest_ms": "rest of latency (ms)",
     "mean_tokens": "mean length (tokens)",
     "params": "parameters",
@@ -35,6 +38,7 @@ TITLES = {
     "macs": "multiply-adds",
     "peak_rss_mb": "peak memory (MB)",
     "top_caption_share": "share of the top caption",
+    "top_class_share": "share of the top class",
 }
 
 LESS_AND_MORE = {

@@ -87,3 +87,20 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory, tiny_cache: Path) -> Pa
     reasons = [one.reason for one in study.results.values() if one.status != "complete"]
     assert not reasons, reasons
     return directory
+
+
+@pytest.fixture(scope="session")
+def shapes_study(tmp_path_factory: pytest.TempPathFactory, tiny_cache: Path) -> Path:
+    """The folder of a finished study of a classifier: dense, control, and one policy."""
+    from label_files import shapes_space, write_shapes
+
+    from autocomp.space.space import SearchSpace
+    from autocomp.study.driver import search
+
+    folder = tmp_path_factory.mktemp("classifier")
+    space = SearchSpace.from_dict(shapes_space(write_shapes(folder / "shapes", count=16)))
+    with surroundings(tiny_cache):
+        study = search(space, trials=3, directory=folder / "study", workers=0)
+    reasons = [one.reason for one in study.results.values() if one.status != "complete"]
+    assert not reasons, reasons
+    return folder / "study"

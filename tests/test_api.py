@@ -27,6 +27,7 @@ def test_importing_autocomp_loads_no_other_library():
 
 def test_the_public_names_are_known():
     assert set(autocomp.__all__) == {
+        "ArrayTask",
         "Policy",
         "SearchSpace",
         "Study",

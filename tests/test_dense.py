@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from label_files import shapes_task, write_shapes
 from safetensors.torch import load_file, save_file
 from tiny_models import SECTION, tiny_task, weights
 
@@ -147,3 +148,11 @@ def test_wrong_weights_are_refused_in_a_line(
         dense_model(task, DenseSettings(checkpoint=given), "mine", 0)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_no_steps_take_the_model_as_it_comes(cache: Path, tmp_path: Path) -> None:
+    task = shapes_task(write_shapes(tmp_path / "shapes", count=8))
+    settings = DenseSettings.model_validate({"steps": 0})
+    model = dense_model(task, settings, task.fingerprint(), seed=0)
+    built = task.build().state_dict()
+    assert all(torch.equal(tensor, built[name]) for name, tensor in model.state_dict().items())

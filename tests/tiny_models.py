@@ -11,7 +11,7 @@ from torch import nn
 
 from autocomp.compress.transformer import keep_columns_, keep_rows_
 from autocomp.models.transformer import Attention
-from autocomp.tasks.base import Graph, Run
+from autocomp.tasks.base import Run
 from autocomp.tasks.captioning import Captioning, CaptioningSettings
 
 SECTION: dict[str, Any] = {
@@ -69,18 +69,6 @@ def keep_heads_(attention: Attention, heads: list[int]) -> None:
     for projection in (attention.q, attention.k, attention.v):
         keep_rows_(projection, kept)
     keep_columns_(attention.o, kept)
-
-
-def torch_run(graphs: Mapping[str, Graph]) -> Run:
-    """Runs the graphs in PyTorch."""
-
-    def run(name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        graph = graphs[name]
-        with torch.no_grad():
-            outputs = graph.module(*(torch.from_numpy(inputs[key]) for key in graph.inputs))
-        return {key: out.numpy() for key, out in zip(graph.outputs, outputs, strict=True)}
-
-    return run
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from autocomp.checkpoint.folder import CARD
+from autocomp.checkpoint.kinds import escaped, kind_of
 from autocomp.files import write_text
 from autocomp.policy import Policy
 from autocomp.provenance import machine, versions
@@ -20,22 +21,6 @@ from autocomp.words import describe
 RATIO = "latency_ratio"
 """This and the ends of its interval are told in words, beside the latency."""
 MADE_WITH = ("autocomp", "torch", "onnx", "onnxruntime")
-RUN = {
-    "captioning": """With onnxruntime, numpy and Pillow alone:
-
-```
-pip install onnxruntime numpy pillow
-python caption.py photo.jpg
-```
-
-With autocomp, which also measures it again:
-
-```
-autocomp caption . photo.jpg
-autocomp verify .
-```"""
-}
-"""For each kind of task how its model is run, with autocomp and without."""
 
 
 class Example(NamedTuple):
@@ -76,7 +61,7 @@ class Card:
 def write_card(directory: Path, card: Card) -> None:
     """Write README.md into the checkpoint's folder."""
     sections = {
-        "Run it": RUN[card.task["kind"]],
+        "Run it": kind_of(card.task).run,
         "How it was made": _made(card),
         "How it measured": _measured(card),
         "What it says": _says(card) if card.examples else "",
@@ -87,16 +72,9 @@ def write_card(directory: Path, card: Card) -> None:
     write_text(directory / CARD, "\n\n".join(parts) + "\n")
 
 
-def escaped(text: str) -> str:
-    """`text` on one line, with nothing in it that Markdown or HTML would read as markup."""
-    # an underscore inside a word is none
-    marks = r"[\\`*\[\]<>|~&#$]|(?<![^\W_])_|_(?![^\W_])"
-    return re.sub(marks, lambda mark: f"\\{mark[0]}", " ".join(text.split()))
-
-
 def _summary(card: Card) -> str:
     """The title and the one paragraph for those who read no more."""
-    name, sentence = ABOUT[card.task["kind"]](card)
+    name, sentence = kind_of(card.task).about(card.task, card.image_size)
     if card.is_dense:
         gain, what = "dense", "Nothing is compressed: others are measured against it."
     else:
@@ -122,39 +100,6 @@ def _figure(card: Card, metric: str) -> str:
     return f"{told} ({words})" if words and not card.is_dense else told
 
 
-def _captioner(card: Card) -> tuple[str, str]:
-    model, data = card.task["model"], card.task["data"]
-    side = card.image_size or data["image_size"]
-    return (
-        "Image captioner",
-        f"A photo in, a sentence out. A {escaped(model['backbone'])} at {side} x {side} pixels "
-        f"and {DECODERS[model['kind']](model)} before compression), "
-        f"trained on {escaped(data['kind'])}.",
-    )
-
-
-def _transformer(model: Mapping[str, Any]) -> str:
-    layers, width = model["decoder_layers"], model["d_model"]
-    return f"a Transformer decoder ({layers} layers of width {width}"
-
-
-def _recurrent(model: Mapping[str, Any]) -> str:
-    cell = {"lstm": "an LSTM", "gru": "a GRU"}[model["cell"]]
-    reads = {"attention": "that attends to its features", "merge": "that joins them with words"}
-    return f"{cell} {reads[model['decoder']]} ({model['units']} units"
-
-
-DECODERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "cnn_transformer": _transformer,
-    "cnn_lstm": _recurrent,
-}
-"""For each kind of captioner what its decoder is, up to an open bracket."""
-
-
-ABOUT: dict[str, Callable[[Card], tuple[str, str]]] = {"captioning": _captioner}
-"""For each kind of task what its model is, in a name and in a sentence."""
-
-
 def _made(card: Card) -> str:
     steps = ["Trained as the section `task` of `config.json` says; nothing is compressed."]
     if not card.is_dense:
@@ -167,6 +112,7 @@ def _made(card: Card) -> str:
 
 
 def _measured(card: Card) -> str:
+    kind = kind_of(card.task)
     names = [*(one for one in METRICS if one in card.metrics), *card.metrics]
     rows = [_row(card, one) for one in dict.fromkeys(names) if not one.startswith(RATIO)]
     head = ["", "this model"] if card.is_dense else ["", "this model", "dense", ""]
@@ -174,12 +120,12 @@ def _measured(card: Card) -> str:
     threads = "1 thread" if target.threads == 1 else f"{target.threads} threads"
     return (
         f"{_table(head, rows)}\n\n"
-        f"Quality is that of the {card.dev_size} images of the dev split, on which policies are "
-        "chosen; `autocomp verify . --split test` measures it on images that no search reads. "
+        f"Quality is that of the {card.dev_size} {kind.example}s of the dev split, on which "
+        f"policies are chosen; `autocomp verify . --split test` measures it on {kind.example}s "
+        "that no search reads. "
         f"Size, time and memory are those of these very files in {target.kind} with {threads} and "
         f"batch size {target.batch_size}, on {escaped(here['processor'])} ({here['cores']} cores, "
-        f"{escaped(here['system'])}). Latency is from image file to caption, over the same number "
-        "of tokens as dense; own latency is that of captions as long as the model makes them. "
+        f"{escaped(here['system'])}). {kind.latency} "
         "Download is what `autocomp rebuild .` makes these files from."
     )
 
@@ -197,11 +143,12 @@ def _row(card: Card, metric: str) -> list[str]:
 
 
 def _says(card: Card) -> str:
-    head = ["image", "this model", "dense", "a person"]
+    kind = kind_of(card.task)
+    head = [kind.example, "this model", "dense", kind.truth]
     rows = [[escaped(cell) for cell in example] for example in card.examples]
     if card.is_dense:
         head, rows = [head[0], *head[2:]], [[row[0], *row[2:]] for row in rows]
-    first = f"The first {len(rows)} images of the dev split, whatever they show:"
+    first = f"The first {len(rows)} {kind.example}s of the dev split, whatever they show:"
     return f"{first}\n\n{_table(head, rows)}"
 
 
@@ -228,10 +175,14 @@ def _skipped(lines: Sequence[str]) -> str:
 
 def _data(card: Card) -> str:
     """What is known of the data's terms; nothing is said of what is not."""
-    return DATA.get(card.task["data"]["kind"], "")
+    return DATA.get(card.task.get("data", {}).get("kind"), "")
 
 
 DATA = {
+    "cifar10": (
+        "CIFAR-10 (Krizhevsky, 2009): 60,000 images of ten classes, collected from the web; none "
+        "is part of this checkpoint."
+    ),
     "flickr8k": (
         "Flickr8k (Hodosh, Young and Hockenmaier, 2013) is for non-commercial research and "
         "education. Its photos belong to those who took them; none is part of this checkpoint."

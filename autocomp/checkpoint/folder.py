@@ -25,9 +25,9 @@ from autocomp.checkpoint.packing import (
     unpack,
     unpack_ranges,
 )
+from autocomp.checkpoint.programs import program_of
 from autocomp.compress.formats import Compressed
 from autocomp.decisions import Decision, json_id, validate
-from autocomp.deploy import caption
 from autocomp.errors import CheckpointError
 from autocomp.files import write_bytes, write_json, write_text
 from autocomp.models.reshape import reshape_
@@ -47,8 +47,6 @@ METRICS = "metrics.json"
 CARD = "README.md"
 LATE = (METRICS, CARD)
 """Written after `config.json`, for its size is among the metrics."""
-PROGRAMS: dict[str, Path] = {"captioning": Path(caption.__file__)}
-"""What runs a checkpoint without autocomp, by its kind of task; copied into it as it is."""
 
 # a name without a slash cannot leave its folder
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
@@ -121,10 +119,10 @@ def write_config(
     final size from now on; `seal` makes it whole when the metrics and the card are written.
     """
     names = [*artifact.graphs.values(), *artifact.assets, WEIGHTS, POLICY]
-    program = PROGRAMS.get(str(task.get("kind")))
-    if program is not None:
-        write_bytes(artifact.directory / program.name, program.read_bytes())
-        names.append(program.name)
+    if (program := program_of(task)) is not None:
+        name, content = program
+        write_bytes(artifact.directory / name, content)
+        names.append(name)
     config = CheckpointConfig(
         task=task,
         target=target,

@@ -34,7 +34,7 @@ def bench(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Time checkpoints beside one another, from photo to caption, by part."""
+    """Time checkpoints beside one another, from file to prediction, by part."""
     from dataclasses import asdict
 
     from autocomp.provenance import machine, versions
@@ -84,7 +84,8 @@ def _print(found: list[CheckpointTiming], against: Path) -> None:
         for one in found
     ]
     print_table(columns, rows)
-    print(f"ratio: to {against}, called in turn, over as many tokens")
+    steps = ", over as many tokens" if any(one.endswith("_step_ms") for one in parts) else ""
+    print(f"ratio: to {against}, called in turn{steps}")
 
 
 def _numbers(option: str, text: str, most: int) -> list[int]:

@@ -39,7 +39,7 @@ LINES: dict[str, Lines] = {
         "global": "The ratio is taken of all matched channels; scores are normalised by group.",
     },
     "losses": {
-        "cross_entropy": "Cross-entropy against the captions, with label_smoothing.",
+        "cross_entropy": "Cross-entropy against the captions or classes, with label_smoothing.",
         "distill": "T^2 KL(teacher || student) of softened logits; the teacher is the dense model.",
         "hidden": "Mean squared error between hidden states of layers of the same name.",
         "features": "Mean squared error to the dense model's features of an image, and no other.",
@@ -77,6 +77,15 @@ LINES: dict[str, Lines] = {
         "cnn_lstm": "A grid of features of any convolutional net, an LSTM or GRU decoder.",
         "cnn_transformer": "A grid of features of any convolutional net, a Transformer decoder.",
     },
+    "classifiers": {
+        "cifar_resnet20": "0.27 M parameters, option-A shortcuts (He et al. 2016, section 4.2).",
+        "cifar_resnet32": "The same with 32 layers, 0.46 M parameters.",
+        "cifar_resnet44": "The same with 44 layers, 0.66 M parameters.",
+        "cifar_resnet56": "The same with 56 layers, 0.85 M parameters.",
+        "cifar_resnet18": "ResNet-18 at stride 1 to begin with, 11.2 M parameters.",
+        "cifar_vgg16": "VGG16 with one linear layer, 14.7 M parameters.",
+        "cifar_vgg16_bn": "The same with BatchNorm; torchvision's and timm's go by their names.",
+    },
     "backbones": {
         "tiny_resnet": "For small images; torchvision's and timm's nets go by their names there.",
     },
@@ -87,6 +96,8 @@ LINES: dict[str, Lines] = {
         "bleu_4": "Matched runs of up to 4 words.",
         "rouge_l": "Longest common subsequence (Lin, 2004).",
         "cider": "TF-IDF weighted n-grams (Vedantam et al., 2015).",
+        "top_1": "Share of images whose likeliest class is theirs.",
+        "top_5": "Share of images whose class is among the five likeliest; of more than five.",
         "meteor": "Aligned words, stems and synonyms (Denkowski and Lavie, 2014); needs Java.",
         "size_mb": "10^6 bytes of the files that inference opens.",
         "download_mb": "10^6 bytes of the packed weights and configuration.",
@@ -97,6 +108,7 @@ LINES: dict[str, Lines] = {
         "read_ms": "Of latency_ms: decoding and scaling the photo.",
         "encoder_ms": "Of latency_ms: the encoder.",
         "decoder_step_ms": "Of latency_ms: the decoder, for one token.",
+        "model_ms": "Of latency_ms: the model of a task that has but one graph.",
         "rest_ms": "Of latency_ms: all between reading and the graphs, such as choosing tokens.",
         "mean_tokens": "Steps of a prediction.",
         "params": "Parameters.",
@@ -104,6 +116,7 @@ LINES: dict[str, Lines] = {
         "macs": "Multiply-accumulates of an inference.",
         "peak_rss_mb": "10^6 bytes of memory of a fresh process that runs it.",
         "top_caption_share": "Share of the most frequent caption; near 1 where a model collapsed.",
+        "top_class_share": "Share of the most frequent class; near 1 where a model collapsed.",
     },
 }
 """What has no docstring of its own to quote."""
@@ -118,13 +131,20 @@ def _domains() -> Lines:
 
 
 def _datasets() -> Lines:
-    from autocomp.data.captions import DATASETS
+    from autocomp.data import captions, labels
 
-    return {name: _first_line(one.load.__doc__) for name, one in DATASETS.items()}
+    return {
+        name: _first_line(one.load.__doc__)
+        for datasets in (captions.DATASETS, labels.DATASETS)
+        for name, one in datasets.items()
+    }
 
 
 def _tasks() -> Lines:
-    return {"captioning": _line("autocomp.tasks.captioning", "CaptioningSettings")}
+    return {
+        kind: _line(f"autocomp.tasks.{kind}", f"{kind.capitalize()}Settings")
+        for kind in ("captioning", "classification", "python")
+    }
 
 
 def _targets() -> Lines:
@@ -187,6 +207,7 @@ CATALOGUE: dict[str, Callable[[], Lines]] = {
     "targets": _targets,
     "tasks": _tasks,
     "models": _written("models", LINES["models"]),
+    "classifiers": _written("classifiers", LINES["classifiers"]),
     "backbones": _written("backbones", LINES["backbones"]),
     "datasets": _datasets,
     "metrics": _written("metrics", METRICS),

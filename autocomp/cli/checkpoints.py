@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autocomp.cli.output import print_json, print_table
 
+if TYPE_CHECKING:
+    from autocomp.ship.load import Captioner, Classifier
+
 CHECKPOINT = typer.Argument(metavar="CKPT", help="A checkpoint's folder.")
+PHOTOS = typer.Argument(metavar="PHOTO...", help="Image files.")
 JSON = typer.Option("--json", help="Print one JSON document.")
 
 
@@ -17,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(export)
     app.command()(verify)
     app.command()(caption)
+    app.command()(classify)
     app.command()(rebuild)
 
 
@@ -88,29 +93,50 @@ def verify(
 
 def caption(
     directory: Annotated[Path, CHECKPOINT],
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Image files.")],
+    photos: Annotated[list[Path], PHOTOS],
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Caption photos, one line each."""
+    from autocomp.ship.load import Captioner
+
+    _answer(directory, photos, as_json, Captioner)
+
+
+def classify(
+    directory: Annotated[Path, CHECKPOINT],
+    photos: Annotated[list[Path], PHOTOS],
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Name the likeliest class of photos, one line each."""
+    from autocomp.ship.load import Classifier
+
+    _answer(directory, photos, as_json, Classifier)
+
+
+def _answer(
+    directory: Path, photos: list[Path], as_json: bool, wanted: type[Captioner] | type[Classifier]
+) -> None:
+    """Print what a model says of each photo; those that cannot be read come last, as an error."""
     from autocomp.errors import CheckpointError, DataError
-    from autocomp.ship.load import Captioner, load
+    from autocomp.ship.load import load
 
     model = load(directory)
-    if not isinstance(model, Captioner):
-        kind = model.checkpoint.config.task.get("kind")
-        raise CheckpointError(f"{directory}: must hold a captioner, but its task is {kind!r}")
-    captions: list[dict[str, str]] = []
+    if not isinstance(model, wanted):
+        kind, rule = model.checkpoint.config.task.get("kind"), f"must hold a {wanted.__name__}"
+        raise CheckpointError(f"{directory}: {rule.lower()}, but its task is {kind!r}")
+    answers: list[dict[str, object]] = []
     unread: list[str] = []
     for photo in photos:
         try:
-            captions.append({"photo": str(photo), "caption": model.caption(photo)})
+            line, told = model.answer(photo)
         except DataError as failure:
             unread.append(str(failure))
-        else:
-            if not as_json:
-                print(f"{photo}: {captions[-1]['caption']}", flush=True)
+            continue
+        answers.append({"photo": str(photo), **told})
+        if not as_json:
+            print(f"{photo}: {line}", flush=True)
     if as_json:
-        print_json(captions)
+        print_json(answers)
     if unread:
         raise DataError(*unread)
 

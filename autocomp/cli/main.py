@@ -26,8 +26,9 @@ from autocomp.cli import (
     studies,
 )
 from autocomp.cli.logs import set_up_logging
+from autocomp.trust import trusting
 
-ANYWHERE = ("-q", "--quiet", "-v", "--verbose")
+ANYWHERE = ("-q", "--quiet", "-v", "--verbose", "--trust")
 """Options of the program that may also stand after the name of a command."""
 INTERRUPTED = 130
 
@@ -60,7 +61,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     help="Declare what may be compressed; get the Pareto front of models you can ship.",
-    epilog="-q and -v may also stand after a command. Results are on standard output.",
+    epilog="-q, -v and --trust may also stand after a command. Results are on standard output.",
     no_args_is_help=True,
     # plain help is there at once, and a traceback is for whoever mends the bug
     rich_markup_mode=None,
@@ -80,8 +81,12 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log errors only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every detail.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code of a task of your own (kind: python).")
+    ] = False,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
@@ -89,6 +94,7 @@ def options(
 ) -> None:
     """Declare what may be compressed; get the Pareto front of models you can ship."""
     set_up_logging(quiet, verbose)
+    context.with_resource(trusting(trust))
 
 
 def main() -> None:

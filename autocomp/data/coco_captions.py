@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, StrictInt
 
 from autocomp.data.annotations import Entry, InnerPath, photos_of, read_annotations
 from autocomp.data.photos import first_of, given_folder, is_file, is_folder, load_photos
-from autocomp.data.split import CaptionSplit, SplitName
+from autocomp.data.split import ImageSplit, SplitName
 from autocomp.decisions import Decision
 from autocomp.errors import DataError
 
@@ -62,7 +62,7 @@ class _Captions(BaseModel):
     annotations: list[_Annotation]
 
 
-def load_coco_captions(settings: CocoCaptionsSettings, split: SplitName) -> CaptionSplit:
+def load_coco_captions(settings: CocoCaptionsSettings, split: SplitName) -> ImageSplit:
     """COCO captions in its standard layout; dev and test are the two halves of val."""
     root = given_folder(settings.root, "task.data.root", "COCO")
     year = settings.year or _year(root)

@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field
 
 from autocomp.data.photos import Photo, first_of, given_folder, is_folder, load_photos
-from autocomp.data.split import CaptionSplit, SplitName
+from autocomp.data.split import ImageSplit, SplitName
 from autocomp.decisions import Decision
 from autocomp.errors import DataError
 
@@ -40,7 +40,7 @@ class Flickr8kSettings(Decision):
     captions_file: str | None = None
 
 
-def load_flickr8k(settings: Flickr8kSettings, split: SplitName) -> CaptionSplit:
+def load_flickr8k(settings: Flickr8kSettings, split: SplitName) -> ImageSplit:
     """The images that the split's official list names, in its order, with their captions."""
     root = given_folder(settings.root, "task.data.root", "Flickr8k")
     images = first_of(root, IMAGE_FOLDERS, "an image folder", is_folder)

@@ -20,7 +20,7 @@ import PIL
 from filelock import FileLock
 from PIL import Image
 
-from autocomp.deploy import caption
+from autocomp.deploy import photos
 from autocomp.errors import DataError
 from autocomp.files import cache_dir, write_folder, write_json
 
@@ -39,14 +39,14 @@ class ImageStack:
 def read_image(data: bytes, size: int) -> np.ndarray:
     """The image in `data` as (size, size, 3) uint8 RGB, just as a deployed model reads it.
 
-    Raises `DataError` with the reason where `autocomp.deploy.caption.read_image` finds it unusable.
+    Raises `DataError` with the reason where `autocomp.deploy.photos.read_image` finds it unusable.
     """
-    return caption.squash(_decode(data), size)
+    return photos.squash(_decode(data), size)
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     """(H, W, 3) uint8 as `read_image` would read it from a file that loses nothing."""
-    return caption.squash(Image.fromarray(np.asarray(pixels)), size)
+    return photos.squash(Image.fromarray(np.asarray(pixels)), size)
 
 
 def thumbnail(data: bytes, longest: int) -> bytes:
@@ -63,8 +63,8 @@ def thumbnail(data: bytes, longest: int) -> bytes:
 
 def _decode(data: bytes) -> Image.Image:
     try:
-        return caption.decode_image(data)
-    except caption.Unusable as failure:
+        return photos.decode_image(data)
+    except photos.Unusable as failure:
         raise DataError(str(failure)) from None
 
 

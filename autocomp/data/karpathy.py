@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, StrictInt
 
 from autocomp.data.annotations import Entry, InnerPath, photos_of, read_annotations
 from autocomp.data.photos import given_folder, is_file, load_photos
-from autocomp.data.split import CaptionSplit, SplitName
+from autocomp.data.split import ImageSplit, SplitName
 from autocomp.decisions import Decision
 from autocomp.errors import DataError, nearest
 from autocomp.files import resolve_path
@@ -61,7 +61,7 @@ class _Dataset(BaseModel):
     images: list[_Image]
 
 
-def load_karpathy(settings: KarpathySettings, split: SplitName) -> CaptionSplit:
+def load_karpathy(settings: KarpathySettings, split: SplitName) -> ImageSplit:
     """Flickr8k, Flickr30k or COCO in Karpathy's splits, one JSON file for all of them."""
     file = _annotations_file(settings.annotations)
     images = given_folder(settings.images, "task.data.images", "the images")

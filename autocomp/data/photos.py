@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autocomp.data.images import load_files
-from autocomp.data.split import CaptionSplit, SplitName
+from autocomp.data.split import ImageSplit, SplitName
 from autocomp.errors import DataError
 from autocomp.files import resolve_path
 
@@ -31,7 +31,7 @@ def load_photos(
     image_size: int,
     max_unreadable: float,
     lost: Sequence[str] = (),
-) -> CaptionSplit:
+) -> ImageSplit:
     """The photos that are there, can be read and have a caption, in their order.
 
     `lost` are images that came with a fault already, a line each. `DataError`, with counts and
@@ -51,7 +51,7 @@ def load_photos(
 
     kept = [photo for index, photo in enumerate(usable) if index not in stack.unreadable]
     skipped += [f"{photo.name}: {remark}" for photo in kept for remark in photo.remarks]
-    return CaptionSplit(
+    return ImageSplit(
         name=split,
         images=stack.images,
         names=tuple(photo.name for photo in kept),

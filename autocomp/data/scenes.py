@@ -17,7 +17,7 @@ from autocomp.data.images import cached_stack
 from autocomp.data.scene_captions import captions
 from autocomp.data.scene_drawing import DRAWING, draw
 from autocomp.data.scene_layout import Scene, draw_scene
-from autocomp.data.split import CaptionSplit, SplitName
+from autocomp.data.split import ImageSplit, SplitName
 from autocomp.decisions import Decision
 
 # every possible scene belongs to one split by its checksum, so none can be in two
@@ -36,7 +36,7 @@ class ScenesSettings(Decision):
     image_size: int = Field(default=64, ge=16, le=1024)
 
 
-def load_scenes(settings: ScenesSettings, split: SplitName) -> CaptionSplit:
+def load_scenes(settings: ScenesSettings, split: SplitName) -> ImageSplit:
     """The scenes of one split, drawn once and cached."""
     count: int = getattr(settings, split)
     scenes = [scene_at(settings.seed, split, index) for index in range(count)]
@@ -47,7 +47,7 @@ def load_scenes(settings: ScenesSettings, split: SplitName) -> CaptionSplit:
         settings.image_size,
         lambda index: draw(scenes[index], settings.image_size),
     )
-    return CaptionSplit(
+    return ImageSplit(
         name=split,
         images=stack.images,
         names=tuple(f"{split}_{index:05d}.png" for index in range(count)),

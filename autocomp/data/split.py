@@ -1,8 +1,10 @@
-"""One split of a captioning dataset: pixels, file names and what people wrote about each image."""
+"""One split of a dataset: pixels, file names and what people said of each image."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,17 +15,19 @@ from autocomp.errors import DataError
 
 SplitName = Literal["train", "dev", "test"]
 SHOWN_SKIPS = 10
+HASHED_AT_ONCE = 256
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
 @dataclass(frozen=True, eq=False)
-class CaptionSplit:
-    """The images of one split and their reference captions, all in the same order.
+class ImageSplit:
+    """The images of one split and what should be said of them, all in the same order.
 
     `images` is (N, H, W, 3) uint8 RGB, a read-only memory map whose pages processes share: index it
     with an array (a copy) before handing it to what wants writable memory. `names` are file names,
-    `references` the captions as written, at least one an image. `skipped` says, one line each, what
-    was left out and why. `files` are the original images; empty where the data are generated.
+    `references` the captions as written, at least one an image, or the one name of its class.
+    `skipped` says, one line each, what was left out and why. `files` are the original images; empty
+    where there are none.
     """
 
     name: SplitName
@@ -42,7 +46,7 @@ class CaptionSplit:
         shown = "; ".join(self.skipped[:SHOWN_SKIPS]) + (f"; and {more} more" if more > 0 else "")
         return [f"{self.name}: {len(self.skipped)} skipped: {shown}"]
 
-    def resized(self, size: int) -> CaptionSplit:
+    def resized(self, size: int) -> ImageSplit:
         """The same split with images of `size` pixels a side, made of what `jpeg` gives."""
         if self.files:
             images = self._decoded(size)
@@ -58,13 +62,21 @@ class CaptionSplit:
             )
         return stack.images
 
+    @cached_property
+    def pixels_id(self) -> str:
+        """A name for the pixels of all images."""
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        for start in range(0, len(self.images), HASHED_AT_ONCE):
+            digest.update(self.images[start : start + HASHED_AT_ONCE].tobytes())
+        return digest.hexdigest()
+
     def __len__(self) -> int:
         return len(self.names)
 
     def jpeg(self, index: int) -> bytes:
         """Image `index` as it would reach a deployed model.
 
-        The bytes of the original file; of a generated image a PNG, which loses nothing, so
+        The bytes of the original file; without one a PNG, which loses nothing, so
         `read_image(split.jpeg(i), size)` equals `split.images[i]` for both.
         """
         if self.files:

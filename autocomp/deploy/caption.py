@@ -6,49 +6,32 @@ tokenizer.json and preprocessing.json. From Python:
     from caption import Captioner
     Captioner().caption("photo.jpg")
 
-A module of autocomp, which measures models with it, and copied as it is into every checkpoint of a
-captioner: what it says here is what it said there. So it imports nothing else of autocomp.
+autocomp measures models with what stands here: what a model says here is what it said there.
 """
 
 from __future__ import annotations
 
-import argparse
-import io
-import json
 import os
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it is read once, when this is imported:
 import numpy as np
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-from PIL import Image, ImageOps, UnidentifiedImageError
+
+from autocomp.deploy.photos import (
+    Photo,
+    Run,
+    Unusable,
+    main,
+    open_session,
+    read_json,
+    read_photo,
+    runner,
+)
 
 PAD, BOS, EOS, UNK = range(4)
 """The first words of every vocabulary: padding, begin, end, unknown."""
-
-Run = Callable[..., dict[str, np.ndarray]]
-"""`run(graph, **inputs)`: the outputs of one graph, by name."""
-
-_LOAD_ERRORS = (
-    ort_errors.EPFail,
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoSuchFile,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-    UnicodeDecodeError,  # its message quotes a damaged name
-)
-
-
-class Unusable(ValueError):
-    """A file that cannot be used; the message is one line and says why."""
 
 
 class Captioner:
@@ -59,8 +42,8 @@ class Captioner:
 
     def __init__(self, folder: str | os.PathLike[str] = Path(__file__).parent) -> None:
         folder = Path(folder)
-        settings = _read_json(folder / "preprocessing.json")
-        words = _read_json(folder / "tokenizer.json")
+        settings = read_json(folder / "preprocessing.json")
+        words = read_json(folder / "tokenizer.json")
         try:
             self.image_size: int = settings["image_size"]
             self.generation: dict[str, Any] = settings["generation"]
@@ -71,89 +54,15 @@ class Captioner:
         graphs = ("encoder", "decoder")
         self.run = runner({one: open_session(folder / f"{one}.onnx", threads) for one in graphs})
 
-    def caption(self, photo: bytes | str | os.PathLike[str]) -> str:
+    def caption(self, photo: Photo) -> str:
         """The caption of a photo, a file or the bytes of one; `Unusable` if it is no image."""
-        if isinstance(photo, bytes):
-            images = read_image(photo, self.image_size)[None]  # (1, H, W, 3)
-            (tokens,) = generate(self.run, images, **self.generation)
-            return sentence(tokens, self.words)
-        try:
-            return self.caption(_read_bytes(photo))
-        except Unusable as failure:
-            raise Unusable(f"{os.fspath(photo)}: {failure}") from None
+        (tokens,) = generate(self.run, read_photo(photo, self.image_size), **self.generation)
+        return sentence(tokens, self.words)
 
-
-def read_image(data: bytes, size: int) -> np.ndarray:
-    """The image in `data` as (size, size, 3) uint8 RGB.
-
-    The whole picture is turned upright as its EXIF says, laid on white where it is transparent, and
-    squashed to a square (bicubic), so nothing is cropped away. Raises `Unusable` with the reason
-    if Pillow cannot read it, or if it would decode to more than `PIL.Image.MAX_IMAGE_PIXELS`.
-    """
-    return squash(decode_image(data), size)
-
-
-def squash(image: Image.Image, size: int) -> np.ndarray:
-    """A picture of any shape as (size, size, 3) uint8."""
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
-
-
-def decode_image(data: bytes) -> Image.Image:
-    """The whole picture, upright, in RGB; `Unusable` as for `read_image`."""
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd metadata, which is harmless, and of decompression bombs
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                return _as_rgb(image)
-    except Exception as failure:  # a damaged file makes Pillow's plugins raise almost anything
-        reason = " ".join(str(failure).split()) or type(failure).__name__
-        if isinstance(failure, UnidentifiedImageError):
-            reason = f"its {len(data)} bytes are of no known image format"
-        raise Unusable(f"must be an image Pillow can read, but {reason}") from None
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip to white
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    if "transparency" in image.info or image.mode in {"LA", "PA", "La", "RGBA", "RGBa"}:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")  # a copy of 12 MP takes 35 ms
-
-
-def open_session(path: Path, threads: int = 1) -> ort.InferenceSession:
-    """The ONNX file at `path`, ready to run; `Unusable` if it cannot be loaded."""
-    if not path.is_file():
-        raise Unusable(f"{path}: must be an ONNX file, but there is none")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
-    # threads that spin between calls slow everything else that shares the cores
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return ort.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
-        )
-    except _LOAD_ERRORS as failure:
-        reason = " ".join(str(failure).split())[:200]
-        raise Unusable(f"{path}: must be a whole ONNX file, but {reason}") from None
-
-
-def runner(sessions: Mapping[str, ort.InferenceSession]) -> Run:
-    """Runs opened graphs by name."""
-    outputs = {name: [node.name for node in one.get_outputs()] for name, one in sessions.items()}
-
-    def run(name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(outputs[name], sessions[name].run(outputs[name], inputs), strict=True))
-
-    return run
+    def answer(self, photo: Photo) -> tuple[str, dict[str, str]]:
+        """The caption as a line, and as what `--json` prints."""
+        said = self.caption(photo)
+        return said, {"caption": said}
 
 
 def generate(
@@ -265,48 +174,5 @@ def sentence(tokens: Iterable[int], words: Sequence[str]) -> str:
     return " ".join(words[token] for token in _until_eos(list(tokens)) if token > UNK)
 
 
-def _read_bytes(path: str | os.PathLike[str]) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as failure:
-        raise Unusable(f"must be readable, but {failure.strerror or failure}") from None
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(_read_bytes(path))
-    except (ValueError, RecursionError) as failure:
-        rule = "" if isinstance(failure, Unusable) else "must be JSON, but "
-        raise Unusable(f"{path}: {rule}{failure}") from None
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Caption the photos a command line names; those that are none come last, with code 2."""
-    parser = argparse.ArgumentParser(description="Caption photos, one line each.")
-    parser.add_argument("photos", metavar="PHOTO", nargs="+", help="Image files.")
-    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
-    options = parser.parse_args(arguments)
-    captions: list[dict[str, str]] = []
-    unread: list[Unusable] = []
-    try:
-        captioner = Captioner()
-    except Unusable as failure:
-        print(failure, file=sys.stderr)
-        return 2
-    for photo in options.photos:
-        try:
-            captions.append({"photo": photo, "caption": captioner.caption(photo)})
-        except Unusable as failure:
-            unread.append(failure)
-        else:
-            if not options.json:
-                print(f"{photo}: {captions[-1]['caption']}", flush=True)
-    if options.json:
-        print(json.dumps(captions, indent=2))
-    if unread:
-        print(*unread, sep="\n", file=sys.stderr)
-    return 2 if unread else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("Caption", lambda: Captioner().answer))

@@ -97,10 +97,14 @@ def _library_backbone(name: str, pretrained: bool) -> tuple[nn.Module, Normaliza
         known = {*BACKBONES, *models.list_models(module=models), *timm.list_models()}
         raise UserError(_unknown_backbone(name, known))
     net = timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
-    config: dict[str, Any] = net.pretrained_cfg
+    return net, timm_normalization(name, net.pretrained_cfg)
+
+
+def timm_normalization(name: str, config: dict[str, Any]) -> Normalization:
+    """The mean and deviation that timm's weights of this name were trained with."""
     if "tf_" in name and "lite" in name:
-        return net, TF_LITE
-    return net, (tuple(config["mean"]), tuple(config["std"]))
+        return TF_LITE
+    return tuple(config["mean"]), tuple(config["std"])
 
 
 def _unknown_backbone(name: str, known: Iterable[str]) -> str:

@@ -1,16 +1,17 @@
-"""Twelve photos with what the dense model and each trial say of them."""
+"""Twelve photos with what the dense model and each trial say of them: captions, or classes."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from pydantic import BaseModel
 
-from autocomp.data.captions import CaptionSplit, DataSettings, SplitName, load_split
+from autocomp.data.captions import DataSettings, ImageSplit, SplitName, load_split
 from autocomp.data.images import thumbnail
+from autocomp.data.labels import LabelledData, load_labelled
 from autocomp.decisions import validate
 from autocomp.errors import DataError, SpaceError, StudyError
 from autocomp.predictions import PREDICTIONS, Predictions
@@ -22,21 +23,44 @@ from autocomp.study.study import Study
 PHOTOS = 12
 LONGEST_SIDE = 320
 """Of a photo, in pixels: sharp at the page's 300 without weighing more than 15 kB."""
-CAPTIONING = "captioning"
 
 
-class _Task(BaseModel):
+class _Section(BaseModel):
+    data: Any
+
+
+class _Captioned(_Section):
     data: DataSettings
 
 
-def gallery(study: Study) -> dict[str, Any]:
-    """The photos, and the captions and scores of every trial whose predictions were kept.
+class _Labelled(_Section):
+    data: LabelledData
 
-    {"metric", "how", "photos": [{"name", "image", "references"}], "trials": {number: [[caption,
+
+class Shown(NamedTuple):
+    """How the photos of a kind of task are loaded, and what a prediction says of one."""
+
+    section: type[_Section]
+    load: Callable[[Any, SplitName], ImageSplit]
+    said: Callable[[Any], str]
+
+
+SHOWN: dict[str, Shown] = {
+    "captioning": Shown(_Captioned, load_split, str),
+    "classification": Shown(_Labelled, load_labelled, lambda likeliest: str(likeliest[0])),
+}
+"""The kinds of task whose examples are photos."""
+
+
+def gallery(study: Study) -> dict[str, Any]:
+    """The photos, and what every trial whose predictions were kept says of them, with its scores.
+
+    {"metric", "how", "photos": [{"name", "image", "references"}], "trials": {number: [[words,
     score], ...]}}; {"missing": why} without the dense model's predictions or without the data.
     """
-    if study.space.task.get("kind") != CAPTIONING:
-        return {"missing": "the task is not captioning"}
+    kind = SHOWN.get(str(study.space.task.get("kind")))
+    if kind is None:
+        return {"missing": f"need a task of {' or '.join(SHOWN)}"}
     kept = _kept(study)
     if DENSE_TRIAL not in kept:
         rule = "needs what the dense model predicted (trials/00000/predictions.json)"
@@ -44,16 +68,15 @@ def gallery(study: Study) -> dict[str, Any]:
     dense = kept[DENSE_TRIAL]
     metric = _metric(study, dense)
     try:
-        split = load_split(
-            validate(_Task, study.space.task, "task", SpaceError).data, cast(SplitName, dense.split)
-        )
+        section = validate(kind.section, study.space.task, "task", SpaceError)
+        split = kind.load(section.data, cast(SplitName, dense.split))
         members = [one.trial for one in study.front().members if one.trial in kept]
         shown = choose(dense.scores[metric], [kept[one].scores[metric] for one in members])
         photos = [_photo(split, dense.names[index]) for index in shown]
     except (DataError, SpaceError) as failure:
         return {"missing": f"needs the study's photos, but {' '.join(failure.problems)}"}
     trials = {
-        number: [[own.predictions[index], own.scores[metric][index]] for index in shown]
+        number: [[kind.said(own.predictions[index]), own.scores[metric][index]] for index in shown]
         for number, own in kept.items()
     }
     return {"metric": metric, "how": _how(dense), "photos": photos, "trials": trials}
@@ -100,7 +123,7 @@ def _metric(study: Study, dense: Predictions) -> str:
     return next((one for one in named if one in dense.scores), next(iter(dense.scores)))
 
 
-def _photo(split: CaptionSplit, name: str) -> dict[str, Any]:
+def _photo(split: ImageSplit, name: str) -> dict[str, Any]:
     if name not in split.names:
         raise DataError(f"{name}: must be in the {split.name} split, but is not")
     index = split.names.index(name)

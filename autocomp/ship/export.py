@@ -15,6 +15,7 @@ from autocomp.ship.best import best as choose
 from autocomp.study.store import trial_folder
 from autocomp.study.study import Study
 from autocomp.trial import run_trial
+from autocomp.trust import trusting
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +26,16 @@ def export(
     trial: int | None = None,
     best: str | None = None,
     force: bool = False,
+    *,
+    trust: bool = False,
 ) -> Path:
     """Write the checkpoint of one trial of the study in `directory` to the folder `out`.
 
     The trial is given by its number, or as the best of the front (see `autocomp.ship.best`). Trials
     off the front keep no checkpoint: such a one is carried out again, which takes as long as it did
     in the search, and a log message says so. `force` replaces a checkpoint that is there already.
-    `StudyError` for a trial without a result, or an `out` that cannot be written.
+    `trust` lets a task of the user's own (`kind: python`) run its code then. `StudyError` for a
+    trial without a result, or an `out` that cannot be written.
     """
     study, out = Study.load(directory), Path(out).expanduser().absolute()
     number = _number(study, trial, best)
@@ -41,7 +45,8 @@ def export(
         if (source / METRICS).exists():
             write_folder(out, lambda folder: _copy(source, folder))
         else:
-            _carry_out_again(study, number, out)
+            with trusting(trust):
+                _carry_out_again(study, number, out)
     except OSError as failure:
         raise StudyError(f"{out}: must be a folder that can be written, but {failure}") from None
     return out

@@ -1,4 +1,4 @@
-"""Opens a checkpoint for use from Python: pictures in, captions out."""
+"""Opens a checkpoint for use from Python: pictures in, captions or classes out."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from autocomp.checkpoint.folder import Checkpoint, open_checkpoint
+from autocomp.deploy.classify import named, told
 from autocomp.errors import DataError
 from autocomp.policy import Policy
+from autocomp.tasks.classification import Classification
+from autocomp.trust import trusting
 
 Example = bytes | str | os.PathLike[str] | Image.Image
 """The bytes of a file, its path, or an image that is open already."""
@@ -30,6 +33,7 @@ class Model:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
+        self.task = checkpoint.task
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -55,13 +59,13 @@ class Model:
         predictions: list[Any] = []
         for start in range(0, len(examples), BATCH):
             batch = [self._read(one) for one in examples[start : start + BATCH]]
-            predictions += self.checkpoint.task.predict(self.checkpoint.run, np.concatenate(batch))
+            predictions += self.task.predict(self.checkpoint.run, np.concatenate(batch))
         return predictions
 
     def _read(self, example: Example) -> np.ndarray:
         place = "" if isinstance(example, bytes | Image.Image) else f"{os.fspath(example)}: "
         try:
-            return self.checkpoint.task.read(_raw(example))
+            return self.task.read(_raw(example))
         except DataError as failure:
             raise DataError(f"{place}{failure}") from None
 
@@ -73,22 +77,47 @@ class Captioner(Model):
         """The caption of one picture; `DataError` if it cannot be read."""
         return str(self.predict(image))
 
+    def answer(self, image: Example) -> tuple[str, dict[str, Any]]:
+        """The caption as a line, and for JSON."""
+        said = self.caption(image)
+        return said, {"caption": said}
+
     def captions(self, images: Sequence[Example]) -> list[str]:
         """One caption a picture, computed in batches."""
         return [str(one) for one in self.predict_all(images)]
 
 
-MODELS: dict[str, type[Model]] = {"captioning": Captioner}
+class Classifier(Model):
+    """A compressed classifier."""
+
+    def classify(self, image: Example) -> str:
+        """The name of the likeliest class of one picture; `DataError` if it cannot be read."""
+        return next(iter(self.probabilities(image)))
+
+    def probabilities(self, image: Example) -> dict[str, float]:
+        """The five likeliest classes of one picture, the likeliest first."""
+        assert isinstance(self.task, Classification)
+        logits = self.checkpoint.run("model", images=self._read(image))["logits"]
+        return named(logits[0], self.task.classes)
+
+    def answer(self, image: Example) -> tuple[str, dict[str, Any]]:
+        """The likeliest class as a line, and five of them for JSON."""
+        return told(self.probabilities(image))
+
+
+MODELS: dict[str, type[Model]] = {"captioning": Captioner, "classification": Classifier}
 """What `load` makes of a checkpoint, by its kind of task."""
 
 
-def load(directory: Path | str) -> Any:
-    """The model in a checkpoint's folder: a `Captioner` for captions, a `Model` for other tasks.
+def load(directory: Path | str, *, trust: bool = False) -> Any:
+    """The model in a checkpoint's folder: a `Captioner`, a `Classifier`, a `Model` of other tasks.
 
-    `CheckpointError` if the checkpoint is incomplete, truncated or edited.
+    `CheckpointError` if the checkpoint is incomplete, truncated or edited. `trust` lets a task of
+    the user's own (`kind: python`), of which it holds the name, run its code.
     """
     checkpoint = open_checkpoint(directory)
-    return MODELS.get(str(checkpoint.config.task.get("kind")), Model)(checkpoint)
+    with trusting(trust):
+        return MODELS.get(str(checkpoint.config.task.get("kind")), Model)(checkpoint)
 
 
 def _raw(example: Example) -> bytes:

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 from pathlib import Path
 
-from autocomp.checkpoint.folder import PROGRAMS, Checkpoint, is_whole, open_packed
+from autocomp.checkpoint.folder import (
+    Checkpoint,
+    is_whole,
+    open_packed,
+)
+from autocomp.checkpoint.programs import program_of
 from autocomp.errors import CheckpointError
 from autocomp.files import write_bytes
 from autocomp.provenance import versions
 from autocomp.targets import load_target
+from autocomp.trust import trusting
 
 log = logging.getLogger(__name__)
 
 
-def rebuild(directory: Path | str) -> list[str]:
+def rebuild(directory: Path | str, *, trust: bool = False) -> list[str]:
     """Write the runtime's files that the checkpoint in a folder lacks; returns their names.
 
     The folder must hold what `download_mb` counts: `model.safetensors`, `config.json`, and what
     inference needs beside the graphs. Each graph is compared with the SHA-256 that `config.json`
     has of it: one that comes out as other bytes, as another version of PyTorch or ONNX may have it,
-    is not written and is a `CheckpointError`. So is anything missing, truncated or edited.
+    is not written and is a `CheckpointError`. So is anything missing, truncated or edited. `trust`
+    lets a task of the user's own (`kind: python`) run its code.
     """
     checkpoint = open_packed(directory)
     lacking = [name for name in checkpoint.config.graphs.values() if _lacks(checkpoint, name)]
     if lacking:
-        _lower(checkpoint, lacking)
-    program = PROGRAMS.get(str(checkpoint.config.task.get("kind")))
-    if program is not None and _lacks(checkpoint, program.name):
-        if is_whole(program, checkpoint.config):
-            write_bytes(checkpoint.directory / program.name, program.read_bytes())
-            lacking.append(program.name)
+        with trusting(trust):
+            _lower(checkpoint, lacking)
+    program = program_of(checkpoint.config.task)
+    if program is not None and _lacks(checkpoint, program[0]):
+        name, content = program
+        if checkpoint.config.files.get(name) == hashlib.sha256(content).hexdigest():
+            write_bytes(checkpoint.directory / name, content)
+            lacking.append(name)
         else:
-            log.warning("%s: not written, for the checkpoint is of another autocomp", program.name)
+            log.warning("%s: not written, for the checkpoint is of another autocomp", name)
     return lacking
 
 

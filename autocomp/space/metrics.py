@@ -14,6 +14,8 @@ METRICS: dict[str, Direction | None] = {
     "rouge_l": "maximize",
     "cider": "maximize",
     "meteor": "maximize",
+    "top_1": "maximize",
+    "top_5": "maximize",
     "size_mb": "minimize",
     "download_mb": "minimize",
     "latency_ms": "minimize",
@@ -23,6 +25,7 @@ METRICS: dict[str, Direction | None] = {
     "read_ms": "minimize",
     "encoder_ms": "minimize",
     "decoder_step_ms": "minimize",
+    "model_ms": "minimize",
     "rest_ms": "minimize",
     "mean_tokens": None,
     "params": "minimize",
@@ -30,5 +33,6 @@ METRICS: dict[str, Direction | None] = {
     "macs": "minimize",
     "peak_rss_mb": "minimize",
     "top_caption_share": "minimize",
+    "top_class_share": "minimize",
 }
 """Metric -> the better direction; None where neither is, so that a space may ask for either."""

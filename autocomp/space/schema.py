@@ -9,7 +9,7 @@ from autocomp.patterns import Per
 from autocomp.policy import STEPS
 from autocomp.space.metrics import METRICS, Direction
 from autocomp.space.parsing import FIXED_FIELDS
-from autocomp.space.space import SearchSettings
+from autocomp.space.space import OWN, SearchSettings
 from autocomp.space.steps import NO_STEP, fields_by_unit
 
 Schema = dict[str, Any]
@@ -44,6 +44,9 @@ def json_schema(
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "autocomp search space",
         **_mapping(properties, required=["task", "target", "objectives", "policy"]),
+        # the metrics of a user's own task are known to it alone
+        "if": {"properties": {"task": {"properties": {"kind": {"const": OWN}}}}},
+        "else": {"properties": {"objectives": {"propertyNames": {"enum": list(metrics)}}}},
         "$defs": definitions,
     }
 
@@ -74,7 +77,8 @@ def _mapping(properties: Schema, required: list[str]) -> Schema:
 
 def _objectives(metrics: Mapping[str, Direction | None]) -> Schema:
     properties = {name: _objective(better) for name, better in metrics.items()}
-    return {"minProperties": 1, **_mapping(properties, required=[])}
+    others = {"additionalProperties": _objective(None)}
+    return {"minProperties": 1, **_mapping(properties, required=[]), **others}
 
 
 def _objective(better: Direction | None) -> Schema:

@@ -20,6 +20,8 @@ from autocomp.space.objectives import Objective, parse_objectives
 from autocomp.space.parsing import parse_steps
 from autocomp.space.steps import Item
 
+OWN = "python"
+"""The kind of a user's own task."""
 Sampler = Literal["tpe", "nsga2", "random", "gp"]
 
 
@@ -109,6 +111,8 @@ class SearchSpace:
         objectives: tuple[Objective, ...] = ()
         if "objectives" in sections:
             found: list[str] = []
+            if sections.get("task", {}).get("kind") == OWN:  # whose names its task alone knows
+                metrics = dict.fromkeys(map(str, sections["objectives"])) | dict(metrics)
             objectives = parse_objectives(sections["objectives"], metrics, found)
             lines += found
         steps: tuple[Item, ...] = ()

@@ -30,6 +30,7 @@ from autocomp.targets import TargetSettings
 from autocomp.tasks.registry import build_task
 from autocomp.tensors import TENSORS
 from autocomp.timing import part_metrics
+from autocomp.trust import is_trusted, trusting
 
 log = logging.getLogger(__name__)
 WORKER_BYTES = 2_500_000_000
@@ -55,14 +56,29 @@ def search(
     ray_address: str | None = None,
     listener: Listener | None = None,
     command: str | None = None,
+    trust: bool = False,
 ) -> Study:
     """Explore `space` until `trials` trials have results; the study, which a second call resumes.
 
     `space` is a space or its file; `directory` defaults to results/<the file's name>. `workers`
     processes run trials side by side (default: the space's, else as many as the machine or the
     cluster has room for); 0 runs them in this process. `ray_address` names a running Ray cluster
-    that shares this file system. Raises `UserError` for what the user can mend.
+    that shares this file system. `trust` lets a task of the user's own (`kind: python`) run its
+    code. Raises `UserError` for what the user can mend.
     """
+    with trusting(trust):
+        return _search(space, trials, directory, workers, ray_address, listener, command)
+
+
+def _search(
+    space: SearchSpace | Path | str,
+    trials: int | None,
+    directory: Path | str | None,
+    workers: int | None,
+    ray_address: str | None,
+    listener: Listener | None,
+    command: str | None,
+) -> Study:
     listener = listener or Listener()
     if not isinstance(space, SearchSpace):
         directory = Path("results") / Path(space).stem if directory is None else directory
@@ -157,6 +173,7 @@ def make_runner(
 ) -> Runner:
     """Who carries out policies with what `factory` makes, as `search` says of its `workers`."""
     wanted = space.search.workers if workers is None else workers
+    factory = partial(_trusting_as_here, is_trusted(), factory)
     if wanted == 0:
         if space.search.timeout_s is not None:
             log.warning("search.timeout_s: needs workers of its own, so it does nothing here")
@@ -173,3 +190,15 @@ def make_runner(
         directory=directory,
         address=ray_address,
     )
+
+
+def _trusting_as_here(trust: bool, factory: Callable[[], Run]) -> Run:
+    """What `factory` makes, in a process that knows nothing of whom this one trusts."""
+    with trusting(trust):
+        run = factory()
+
+    def trusted(number: int, policy: Policy) -> TrialResult:
+        with trusting(trust):
+            return run(number, policy)
+
+    return trusted

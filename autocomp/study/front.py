@@ -120,7 +120,7 @@ class Front:
     @property
     def reference(self) -> dict[str, float] | None:
         """What shares of dense are shares of: see `better_dense`."""
-        return better_dense(self.dense, self.control)
+        return better_dense(self.dense, self.control, self.objectives)
 
     def share_interval(self, trial: int, metric: str) -> Interval | None:
         """The ends of the interval of a trial's share of dense, a fraction, where it is known.
@@ -143,7 +143,7 @@ class Front:
         provenance: dict[str, Any],
     ) -> Front:
         """The front of complete results; bounds are relative to the better of dense and control."""
-        reference = better_dense(dense, control)
+        reference = better_dense(dense, control, objectives)
         feasible = [one for one in results if is_feasible(one.metrics, objectives, reference)]
         steered = directed(objectives)
         directions = [direction for _, direction in steered]
@@ -217,7 +217,9 @@ def _ends(differences: dict[str, dict[str, list[float]]]) -> dict[str, float]:
 
 
 def better_dense(
-    dense: dict[str, float] | None, control: dict[str, float] | None
+    dense: dict[str, float] | None,
+    control: dict[str, float] | None,
+    objectives: Iterable[Objective] = (),
 ) -> dict[str, float] | None:
     """The dense model's metrics, but the quality the control reached if that is higher.
 
@@ -225,9 +227,10 @@ def better_dense(
     """
     if dense is None or control is None:
         return dense
+    better = METRICS | dict(directed(objectives))
     return {
         metric: max(value, control.get(metric, value))
-        if METRICS.get(metric) == "maximize"
+        if better.get(metric) == "maximize"
         else value
         for metric, value in dense.items()
     }

@@ -293,7 +293,9 @@ class Study:
         values = [result.metrics[metric] for metric, _ in steered if metric in result.metrics]
         broken = {}
         if self.dense is not None:
-            reference = better_dense(self.dense, self._metrics_of(CONTROL_TRIAL))
+            reference = better_dense(
+                self.dense, self._metrics_of(CONTROL_TRIAL), self.space.objectives
+            )
             broken = violations(result.metrics, self.space.objectives, reference)
         self._proposer.tell(result, values, broken)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -43,6 +44,18 @@ class Graph:
     sequential: bool = False
 
 
+def torch_run(graphs: Mapping[str, Graph]) -> Run:
+    """Runs graphs in PyTorch."""
+
+    def run(name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        graph = graphs[name]
+        with torch.no_grad():
+            outputs = graph.module(*(torch.from_numpy(inputs[key]) for key in graph.inputs))
+        return {key: out.numpy() for key, out in zip(graph.outputs, outputs, strict=True)}
+
+    return run
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What a training step needs of one batch.
@@ -64,7 +77,7 @@ class Task(Protocol):
 
     @property
     def image_size(self) -> int:
-        """Pixels a side of the images the model takes."""
+        """Pixels a side of the images the model takes; 0 where its examples are none."""
 
     def resized(self, image_size: int) -> Task:
         """The same problem with images of another size; `build` gives a model that takes these."""
@@ -116,6 +129,9 @@ class Task(Protocol):
 
     def predict(self, run: Run, inputs: np.ndarray, steps: int | None = None) -> list[Any]:
         """One prediction an example; with `steps`, a sequential model takes exactly that many."""
+
+    def said(self, prediction: Any) -> str:
+        """A prediction in words, for people."""
 
     def reference(self, split: SplitName, index: int) -> str:
         """What an example should give, in words: one of its captions, the name of its class."""

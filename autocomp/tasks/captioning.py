@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autocomp.data.captions import CaptionSplit, DataSettings, SplitName, load_split
-from autocomp.data.images import read_image
+from autocomp.data.captions import DataSettings, ImageSplit, SplitName, load_split
 from autocomp.data.tokenizer import Tokenizer
 from autocomp.decisions import Decision
 from autocomp.deploy.caption import BOS, EOS, PAD
@@ -34,11 +32,10 @@ from autocomp.tasks.captioner_graphs import captioner_graphs
 from autocomp.tasks.decoding import Generation, generate
 from autocomp.tasks.dense import DenseSettings
 from autocomp.tasks.features import backbone_features
+from autocomp.tasks.images import ImageTask
 
 BACKBONE = "encoder.backbone."
 TOKENIZER = "tokenizer.json"
-HASHED_AT_ONCE = 256
-log = logging.getLogger(__name__)
 
 
 class CaptioningSettings(Decision):
@@ -59,7 +56,7 @@ class CaptioningSettings(Decision):
     seed: int = 0
 
 
-class Captioning:
+class Captioning(ImageTask):
     """A `Task` whose predictions are captions."""
 
     def __init__(
@@ -69,11 +66,8 @@ class Captioning:
         unresized: Captioning | None = None,
         image_size: int | None = None,
     ) -> None:
+        super().__init__(image_size or settings.data.image_size, unresized)
         self.settings = settings
-        self.image_size = image_size or settings.data.image_size
-        self._unresized = unresized
-        self._resized: dict[int, Captioning] = {}
-        self._splits: dict[str, CaptionSplit] = {}
         # references are the same whatever the size of their images
         self._scorers: dict[tuple[str, int], CaptionScorer] = (
             {} if unresized is None else unresized._scorers
@@ -88,15 +82,11 @@ class Captioning:
         tokenizer = Tokenizer.load(directory / TOKENIZER)
         return cls(settings.model_copy(update={"model": model}), tokenizer)
 
-    def resized(self, image_size: int) -> Captioning:
-        dense = self._unresized or self
-        if image_size == dense.image_size:
-            return dense
-        if image_size not in dense._resized:
-            dense._resized[image_size] = Captioning(
-                self.settings, self.tokenizer, dense, image_size
-            )
-        return dense._resized[image_size]
+    def load(self, name: SplitName) -> ImageSplit:
+        return load_split(self.settings.data, name)
+
+    def at(self, image_size: int) -> Captioning:
+        return Captioning(self.settings, self.tokenizer, self, image_size)
 
     def resize_(self, model: nn.Module) -> None:
         _captioner(model).encoder.resize_(self.image_size)
@@ -105,18 +95,6 @@ class Captioning:
     def tokenizer(self) -> Tokenizer:
         captions = [c for references in self.split("train").references for c in references]
         return Tokenizer.train(captions, self.settings.min_count)
-
-    def split(self, name: SplitName) -> CaptionSplit:
-        if name not in self._splits and self._unresized is not None:
-            self._splits[name] = self._unresized.split(name).resized(self.image_size)
-        elif name not in self._splits:
-            self._splits[name] = load_split(self.settings.data, name)
-            for line in self._splits[name].left_out:
-                log.warning(line)
-        return self._splits[name]
-
-    def left_out(self) -> list[str]:
-        return [line for split in self._splits.values() for line in split.left_out]
 
     def build(self) -> Captioner:
         settings = self.settings
@@ -133,7 +111,7 @@ class Captioning:
         return model
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(self._images_id.encode())
+        digest = hashlib.sha256(self.split("train").pixels_id.encode())
         for tokens in self._tokens:
             digest.update(tokens.tobytes())
         for tensor in tensors(self.build()).values():
@@ -172,23 +150,15 @@ class Captioning:
         return self.resized(_captioner(model).encoder.image_size)
 
     def _features(self, model: nn.Module, keep: bool) -> Tensor:
-        images = self.split("train").images
-        return backbone_features(_captioner(model), images, self._images_id, keep)
-
-    @cached_property
-    def _images_id(self) -> str:
-        """A name for the pixels of the training images."""
-        images = self.split("train").images
-        digest = hashlib.sha256(repr(images.shape).encode())
-        for start in range(0, len(images), HASHED_AT_ONCE):
-            digest.update(images[start : start + HASHED_AT_ONCE].tobytes())
-        return digest.hexdigest()
+        train = self.split("train")
+        return backbone_features(_captioner(model), train.images, train.pixels_id, keep)
 
     @cached_property
     def _tokens(self) -> list[np.ndarray]:
         """For each training image its captions as ids between bos and eos, (captions, T)."""
         if self._unresized is not None:
-            return self._unresized._tokens
+            tokens: list[np.ndarray] = self._unresized._tokens
+            return tokens
         longest = self.settings.generation.max_length
         rows = []
         for references in self.split("train").references:
@@ -238,28 +208,9 @@ class Captioning:
         size = self.image_size
         return GridFeatures(_captioner(model)), (torch.zeros(2, size, size, 3),)
 
-    def size(self, split: SplitName) -> int:
-        return len(self.split(split).names)
-
-    def names(self, split: SplitName) -> tuple[str, ...]:
-        return self.split(split).names
-
-    def inputs(self, split: SplitName, start: int, stop: int) -> np.ndarray:
-        return np.array(self.split(split).images[start:stop])
-
-    def raw_inputs(self, split: SplitName, count: int) -> list[bytes]:
-        images = self.split(split)
-        return [images.jpeg(index) for index in range(min(count, len(images.names)))]
-
-    def read(self, raw: bytes) -> np.ndarray:
-        return read_image(raw, self.image_size)[None]
-
     def predict(self, run: Run, inputs: np.ndarray, steps: int | None = None) -> list[str]:
         ids = generate(run, inputs, self.settings.generation, steps)
         return [self.tokenizer.decode(row) for row in ids]
-
-    def reference(self, split: SplitName, index: int) -> str:
-        return self.split(split).references[index][0]
 
     def metrics(self, predictions: Sequence[str], split: SplitName) -> dict[str, float]:
         scores = self._scorer(split, len(predictions)).score(predictions)

@@ -10,6 +10,8 @@ from autocomp.decisions import Decision, validate
 from autocomp.errors import SpaceError, UserError, unknown
 from autocomp.tasks.base import Task
 from autocomp.tasks.captioning import Captioning, CaptioningSettings
+from autocomp.tasks.classification import Classification, ClassificationSettings
+from autocomp.tasks.python import PythonSettings, build_python, restore_python
 
 
 class TaskKind(NamedTuple):
@@ -26,6 +28,8 @@ class TaskKind(NamedTuple):
 
 TASKS: dict[str, TaskKind] = {
     "captioning": TaskKind(CaptioningSettings, Captioning, Captioning.restore),
+    "classification": TaskKind(ClassificationSettings, Classification, Classification.restore),
+    "python": TaskKind(PythonSettings, build_python, restore_python),
 }
 
 

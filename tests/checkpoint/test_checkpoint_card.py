@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from tiny_models import SECTION
 
-from autocomp.checkpoint.card import ABOUT, DATA, RUN, Card, Example, escaped, write_card
+from autocomp.checkpoint.card import DATA, Card, Example, write_card
 from autocomp.checkpoint.folder import CARD
-from autocomp.data.captions import DATASETS
+from autocomp.checkpoint.kinds import KINDS, escaped
+from autocomp.data import captions, labels
 from autocomp.policy import Policy, Quantize, Retrain
 from autocomp.targets import TargetSettings
 from autocomp.tasks.registry import TASKS
@@ -145,5 +146,5 @@ def test_the_card_says_how_to_run_it_and_what_is_known_of_the_data(tmp_path: Pat
 
 
 def test_every_kind_has_its_words() -> None:
-    assert set(ABOUT) == set(RUN) == set(TASKS)
-    assert set(DATA) <= set(DATASETS)
+    assert set(KINDS) == set(TASKS)
+    assert set(DATA) <= {*captions.DATASETS, *labels.DATASETS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import closing
@@ -313,7 +314,12 @@ def test_schema_accepts_our_spaces(cli: Cli, space: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     paths = sorted((REPOSITORY / "search_spaces").glob("*.yaml"))
-    for document in [space, *(yaml.safe_load(path.read_text()) for path in paths)]:
+    (own,) = [
+        yaml.safe_load(block)
+        for block in re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
+        if "kind: python" in block
+    ]
+    for document in [space, own, *(yaml.safe_load(path.read_text()) for path in paths)]:
         validator.validate(document)
     space["task"]["model"]["layers"] = 3
     assert not validator.is_valid(space)
@@ -324,8 +330,9 @@ def test_list_names_everything(cli: Cli) -> None:
     from autocomp.compress.importance import CRITERIA
     from autocomp.compress.ranges import RANGES
     from autocomp.compress.transformer import UNIT_CRITERIA
-    from autocomp.data.captions import DATASETS
+    from autocomp.data import captions, labels
     from autocomp.models.backbones import BACKBONES
+    from autocomp.models.cifar import CIFAR_CLASSIFIERS
     from autocomp.policy import STEPS
     from autocomp.space.metrics import METRICS
     from autocomp.study.samplers import SAMPLERS
@@ -343,7 +350,8 @@ def test_list_names_everything(cli: Cli) -> None:
         "targets": TARGETS,
         "tasks": TASKS,
         "backbones": BACKBONES,
-        "datasets": DATASETS,
+        "datasets": {**captions.DATASETS, **labels.DATASETS},
+        "classifiers": CIFAR_CLASSIFIERS,
         "metrics": METRICS,
     }
     assert {kind: set(found[kind]) for kind in known} == {k: set(v) for k, v in known.items()}

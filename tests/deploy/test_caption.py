@@ -3,64 +3,33 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import venv
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-import PIL
 import pytest
+from deployed import Python
 from PIL import Image
 from tiny_models import tiny_task
 from typer.testing import CliRunner, Result
 
 from autocomp.checkpoint.folder import (
     LATE,
-    PROGRAMS,
     open_checkpoint,
     seal,
     write_config,
     write_model,
 )
+from autocomp.checkpoint.programs import PROGRAMS
 from autocomp.cli.main import app
 from autocomp.deploy import caption
+from autocomp.deploy.photos import Unusable
+from autocomp.deploy.program import program
 from autocomp.errors import CheckpointError
 from autocomp.ship.load import load
 from autocomp.targets import TargetSettings
 from autocomp.tasks.registry import TASKS, restore_task
 
-PACKAGES = (np, onnxruntime, PIL)
 ABSENT = ("autocomp", "torch", "ray", "pydantic", "onnx", "yaml", "safetensors", "google.protobuf")
-
-Python = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
-    """Runs Python in an environment that has numpy, onnxruntime and Pillow, and nothing else."""
-    folder = tmp_path_factory.mktemp("deployed")
-    venv.create(folder / "env", symlinks=True)
-    (site,) = (folder / "env" / "lib").glob("python3*/site-packages")
-    for package in PACKAGES:
-        home = Path(package.__file__).parent
-        for one in (home, *home.parent.glob(f"{home.name}.libs"), home.parent / "pillow.libs"):
-            if one.exists() and not (site / one.name).exists():
-                (site / one.name).symlink_to(one)
-
-    def run(*arguments: object, cwd: Path = folder) -> subprocess.CompletedProcess[str]:
-        command = [folder / "env" / "bin" / "python", *arguments]
-        return subprocess.run(
-            [str(one) for one in command],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            cwd=cwd,
-            env={"PYTHONDONTWRITEBYTECODE": "1"},
-        )
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +85,8 @@ def test_there_is_nothing_else_to_import(python: Python, package: str) -> None:
     assert "ModuleNotFoundError" in done.stderr
 
 
-def test_every_checkpoint_holds_the_file_that_autocomp_itself_runs(model: Path) -> None:
-    assert (model / "caption.py").read_bytes() == Path(caption.__file__).read_bytes()
+def test_every_checkpoint_holds_what_autocomp_itself_runs(model: Path) -> None:
+    assert (model / "caption.py").read_bytes() == program(Path(caption.__file__))
     assert "caption.py" in open_checkpoint(model).config.files
     assert set(PROGRAMS) <= set(TASKS)
 
@@ -208,7 +177,7 @@ def test_a_damaged_folder_is_one_line(
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_bytes(content)
-    with pytest.raises(caption.Unusable) as caught:
+    with pytest.raises(Unusable) as caught:
         caption.Captioner(folder)
     assert said in str(caught.value)
     assert str(folder) in str(caught.value)

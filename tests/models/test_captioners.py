@@ -16,7 +16,6 @@ from tiny_models import (
     recurrent_task,
     tiny_captioner,
     tiny_task,
-    torch_run,
 )
 
 from autocomp.compress.transformer import prune_width_
@@ -26,6 +25,7 @@ from autocomp.errors import SpaceError
 from autocomp.models.captioner import Captioner
 from autocomp.models.cnn_transformer import CnnTransformer
 from autocomp.policy import PruneWidth
+from autocomp.tasks.base import torch_run
 from autocomp.tasks.captioning import Captioning, CaptioningSettings
 
 pytestmark = pytest.mark.usefixtures("tiny")

@@ -17,7 +17,7 @@ from tiny_models import tiny_captioner, tiny_task
 
 from autocomp.apply import Work, apply_
 from autocomp.bench import Bench, open_bench
-from autocomp.checkpoint import folder
+from autocomp.checkpoint import programs
 from autocomp.checkpoint.folder import (
     CONFIG,
     WEIGHTS,
@@ -143,7 +143,7 @@ def test_another_autocomps_program_is_not_put_in_its_place(
 ) -> None:
     newer = tmp_path / "caption.py"
     newer.write_text(Path(caption.__file__).read_text() + "# newer\n")
-    monkeypatch.setitem(folder.PROGRAMS, "captioning", newer)
+    monkeypatch.setitem(programs.PROGRAMS, "captioning", newer)
     (checkpoint / "caption.py").unlink()
     with caplog.at_level(logging.WARNING):
         assert rebuild(checkpoint) == []

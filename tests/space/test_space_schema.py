@@ -34,6 +34,7 @@ GOOD = {
     "design": yaml.safe_load(DESIGN.replace("1e-5", "1.0e-5")),
     "by-module": document(QUANTIZE | {"bits": {"decoder": {"choice": [4, 8]}, "head": 32}}),
     "int-range": document({"kind": "retrain", "steps": {"int_range": [1, 9], "step": 2}}),
+    "own metric": document(QUANTIZE, task={"kind": "python"}, objectives={"mae": "minimize"}),
     "none": document({"choice": [QUANTIZE, "none"]}),
 }
 BAD = {
@@ -55,6 +56,9 @@ BAD = {
     "per-of-no-field": document({"kind": "retrain", "steps": 1, "per": "block"}),
     "branch": document({"choice": [QUANTIZE | {"bits": 7}]}),
     "metric": document(QUANTIZE, objectives={"cidr": "maximize"}),
+    "own metric": document(
+        QUANTIZE, task={"kind": "python"}, objectives={"mae": {"at_least": "half"}}
+    ),
     "direction": document(QUANTIZE, objectives={"cider": "minimize"}),
     "bound": document(QUANTIZE, objectives={"cider": {"at_least": "half"}}),
     "search": document(QUANTIZE, search={"trials": 0}),

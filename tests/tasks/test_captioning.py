@@ -19,7 +19,6 @@ from tiny_models import (
     recurrent_task,
     tiny_captioner,
     tiny_task,
-    torch_run,
 )
 
 from autocomp.compress.formats import Compressed
@@ -31,7 +30,7 @@ from autocomp.errors import SpaceError
 from autocomp.models.captioner import Captioner
 from autocomp.policy import PruneWidth, Quantize
 from autocomp.targets import load_target
-from autocomp.tasks.base import Run
+from autocomp.tasks.base import Run, torch_run
 from autocomp.tasks.captioning import Captioning, CaptioningSettings
 
 pytestmark = pytest.mark.usefixtures("tiny")

@@ -29,10 +29,11 @@ def test_every_kind_is_the_kind_of_its_settings() -> None:
 @pytest.mark.parametrize(
     ("section", "line"),
     [
-        ({}, "task.kind: must be one of captioning, but got 'None'"),
+        ({}, "task.kind: must be one of captioning, classification, python, but got 'None'"),
         (
             {"kind": "caption"},
-            "task.kind: must be one of captioning, but got 'caption'; did you mean 'captioning'?",
+            "task.kind: must be one of captioning, classification, python, but got 'caption'; "
+            "did you mean 'captioning'",
         ),
         ({**SECTION, "min_count": 0}, "task.min_count: must be greater than or equal to 1"),
     ],

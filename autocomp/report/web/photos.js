@@ -19,7 +19,7 @@ function drawPhotos(trial) {
       el("figcaption", {},
         caption("dense", dense[index], null),
         own ? caption(`trial ${trial.number}`, own[index], dense[index][0])
-          : el("p", { class: "none" }, `no captions kept of trial ${trial.number}`),
+          : el("p", { class: "none" }, `no predictions kept of trial ${trial.number}`),
         el("details", {}, el("summary", {}, counted(photo.references.length, "reference")),
           el("ul", {}, photo.references.map((one) => el("li", {}, one))))))));
 }

@@ -60,6 +60,8 @@ def _trace(graph: ExportableGraph) -> onnx.ModelProto:
         for message in ("You are using the legacy TorchScript", "The feature will be removed"):
             warnings.filterwarnings("ignore", message, DeprecationWarning)
         warnings.filterwarnings("ignore", category=TracerWarning)
+        # of a padding, which it leaves to be computed at run time; `fix_shapes` does not
+        warnings.filterwarnings("ignore", "Constant folding - Only steps=1", UserWarning)
         torch.onnx.export(
             graph.module,
             tuple(graph.inputs.values()),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from autocomp.deploy import caption
+from autocomp.deploy import photos
 from autocomp.errors import CheckpointError
 
 _DTYPES = {
@@ -29,8 +29,8 @@ _DTYPES = {
 def open_session(path: Path, threads: int = 1) -> ort.InferenceSession:
     """The ONNX file at `path`, ready to run; `CheckpointError` if it cannot be loaded."""
     try:
-        return caption.open_session(path, threads)
-    except caption.Unusable as failure:
+        return photos.open_session(path, threads)
+    except photos.Unusable as failure:
         raise CheckpointError(str(failure)) from None
 
 

@@ -70,7 +70,8 @@ def quantize_convolutions(
     }
     normalise_pixels(graph, set(scales) - set(pixels))
     after = _round_activations(graph, scales, {name: one for name, (one, _) in pixels.items()})
-    nodes: list[NodeProto] = []
+    # a convolution may read the graph's own input, which no node makes
+    nodes = [pair for given in graph.input for pair in after.get(given.name, [])]
     for node in graph.node:
         nodes += [*before.get(node.output[0], []), node]
         nodes += [pair for output in node.output for pair in after.get(output, [])]

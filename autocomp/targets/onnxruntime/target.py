@@ -11,7 +11,7 @@ import onnxruntime as ort
 import torch
 
 from autocomp.compress.formats import Compressed
-from autocomp.deploy.caption import runner
+from autocomp.deploy.photos import runner
 from autocomp.errors import CheckpointError, unknown
 from autocomp.files import write_bytes
 from autocomp.targets.base import Artifact, Capabilities, Drive, ExportableGraph, Run

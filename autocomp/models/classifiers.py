@@ -1,0 +1,171 @@
+"""Classifiers by name: ours for small images, torchvision's and timm's for any."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from autocomp.decisions import Decision
+from autocomp.errors import UserError, nearest
+from autocomp.files import resolve_path
+from autocomp.models.backbones import IMAGENET, Normalization, timm_normalization
+from autocomp.models.cifar import CIFAR_CLASSIFIERS
+
+Triple = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0)]
+log = logging.getLogger(__name__)
+
+
+class ClassifierSettings(Decision):
+    """The dense architecture, by `name`.
+
+    `weights` is `default` (the library's own), `none`, or the path of a safetensors file with the
+    net's own key names. `mean` and `std` are of the pixels in [0, 1] that the weights were trained
+    on: those the library gives, or ImageNet's.
+    """
+
+    name: str
+    weights: str = "none"
+    mean: Triple | None = None
+    std: tuple[Positive, Positive, Positive] | None = None
+
+    @model_validator(mode="after")
+    def _check_both(self) -> ClassifierSettings:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std must be given together, but one is missing")
+        return self
+
+
+class Normalize(nn.Module):
+    """uint8 pixels (B, H, W, 3) -> what a net takes, (B, 3, H, W)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, normalization: Normalization) -> None:
+        super().__init__()
+        scale = 255 * torch.tensor(normalization).reshape(2, -1, 1, 1)  # of pixels (3, H, W)
+        self.register_buffer("mean", scale[0], persistent=False)
+        self.register_buffer("std", scale[1], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        # a runtime subtracts one number from a plane at once, but three in turn pixel by pixel
+        return (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
+
+
+class PixelsToLogits(nn.Module):
+    """uint8 pixels (B, H, W, 3) -> logits (B, K), the graph that ships."""
+
+    def __init__(self, normalize: Normalize, net: nn.Module) -> None:
+        super().__init__()
+        self.normalize, self.net = normalize, net
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.net(self.normalize(images)),)
+
+
+def build_classifier(settings: ClassifierSettings, classes: int) -> nn.Module:
+    """The net, normalised pixels (B, 3, H, W) -> logits (B, classes).
+
+    Where given weights have another number of classes, the last layer keeps its random ones.
+    """
+    name, weights = settings.name, settings.weights
+    if name not in CIFAR_CLASSIFIERS:
+        net = _of_library(name, classes, weights == "default")
+    elif weights == "default":
+        raise UserError(f"task.model.weights: must be none or a path for {name!r}, but got default")
+    else:
+        net = CIFAR_CLASSIFIERS[name](classes)
+    if weights not in ("default", "none"):
+        path = resolve_path(weights, "task.model.weights", UserError)
+        try:
+            values = load_file(path)
+        except (OSError, SafetensorError) as failure:
+            raise UserError(
+                f"task.model.weights: must be a safetensors file, but {path}: {failure}"
+            ) from None
+        load_but_head_(net, values, classes)
+    return net
+
+
+def normalization_of(settings: ClassifierSettings) -> Normalization:
+    """The mean and deviation, of pixels in [0, 1], of the images that the net expects."""
+    if settings.mean is not None and settings.std is not None:
+        return settings.mean, settings.std
+    if settings.name in CIFAR_CLASSIFIERS:
+        return IMAGENET
+    timm, models = _libraries()
+    if settings.name in models.list_models(module=models):
+        return IMAGENET
+    return timm_normalization(settings.name, timm.get_pretrained_cfg(settings.name).to_dict())
+
+
+def load_but_head_(net: nn.Module, values: Mapping[str, Tensor], classes: int) -> None:
+    """Load every tensor of `net`; but for the last layer's, where it has other classes.
+
+    `UserError` if any other is absent or of another shape.
+    """
+    wanted = net.state_dict()
+    absent = [
+        name
+        for name, tensor in wanted.items()
+        if not name.endswith("num_batches_tracked")
+        and (name not in values or values[name].shape != tensor.shape)
+    ]
+    head = head_name(net, classes)
+    others = [name for name in absent if name.rpartition(".")[0] != head]
+    if others:
+        raise UserError(
+            "task.model.weights: must hold every weight of the model, "
+            f"but {len(others)} are absent or of another shape, {others[0]!r} first"
+        )
+    if absent:
+        log.warning("%s: starts from random weights, for those given have other classes", head)
+    found = {name: values[name] for name in wanted if name in values and name not in absent}
+    net.load_state_dict(found, strict=False)
+
+
+def head_name(net: nn.Module, classes: int) -> str:
+    """The name of the layer that gives the logits: the last with an output for each class."""
+    layers = [
+        name
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and len(module.weight) == classes
+    ]
+    return layers[-1] if layers else ""
+
+
+def _of_library(name: str, classes: int, pretrained: bool) -> nn.Module:
+    timm, models = _libraries()
+    if name in models.list_models(module=models):
+        net: nn.Module = models.get_model(name, num_classes=classes)
+        if pretrained:
+            weights = models.get_model_weights(name).DEFAULT.get_state_dict(check_hash=True)
+            load_but_head_(net, weights, classes)
+        return net
+    if not timm.is_model(name):
+        known = {*CIFAR_CLASSIFIERS, *models.list_models(module=models), *timm.list_models()}
+        close = nearest(name, known)
+        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        rule = f"must be one of {', '.join(CIFAR_CLASSIFIERS)}, or a torchvision or timm model"
+        raise UserError(f"task.model.name: {rule}, but got {name!r}{hint}")
+    made: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=classes)
+    return made
+
+
+def _libraries() -> tuple[Any, Any]:
+    """timm and torchvision's models, which take seconds to load."""
+    from autocomp.models.torchvision_compat import prepare
+
+    prepare()
+    import timm
+    from torchvision import models
+
+    return timm, models

@@ -1,0 +1,87 @@
+"""The conformance suite passes for every task there is, and finds what is wrong with others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bars import Bars
+from label_files import shapes_section, write_shapes
+from tiny_models import SECTION
+
+from autocomp.errors import UserError
+from autocomp.tasks.registry import TASKS
+from autocomp.testing import CHECKS, check_task
+
+pytestmark = pytest.mark.usefixtures("tiny")
+OWN = {"kind": "python", "factory": "bars:Bars", "dense": {"steps": 1}}
+
+
+@pytest.fixture(scope="session")
+def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    root = write_shapes(tmp_path_factory.mktemp("shapes"), count=8)
+    return {"captioning": SECTION, "classification": shapes_section(root), "python": OWN}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("kind", TASKS)
+def test_every_task_conforms(kind: str, check: str, sections: dict[str, Any]) -> None:
+    check_task(sections[kind], check)
+
+
+class Drifting(Bars):
+    def net(self) -> Any:
+        torch.seed()
+        return super().net()
+
+
+class Leaky(Bars):
+    def arrays(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        return super().arrays("train")
+
+
+class Boastful(Bars):
+    def metrics(self, predictions: Sequence[Any], split: Any) -> dict[str, float]:
+        return {"accuracy": 1.0}
+
+
+class Careless(Bars):
+    def read(self, raw: bytes) -> np.ndarray:
+        return super().read(raw) + 1
+
+
+class Crowd(Bars):
+    def predict(self, run: Any, inputs: np.ndarray, steps: int | None = None) -> list[Any]:
+        return [len(inputs)] * len(inputs)
+
+
+class Secretive(Bars):
+    def decide(self, outputs: np.ndarray) -> list[Any]:
+        return [(int(one),) for one in outputs.argmax(axis=1)]
+
+
+@pytest.mark.parametrize(
+    ("task", "check", "message"),
+    [
+        (Drifting, "builds_the_same_model", "the same weights every time"),
+        (Leaky, "splits_are_whole_and_apart", "of dev must not be in train as well"),
+        (Boastful, "predictions_are_kept_and_scored", "accuracy must be their mean"),
+        (Careless, "raw_examples_are_the_inputs", "must be read as inputs has it"),
+        (Crowd, "the_runtime_computes_what_pytorch_does", "what else is in its batch"),
+        (Secretive, "predictions_are_kept_and_scored", "must be as JSON has it"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_is_wrong_is_found(task: type[Bars], check: str, message: str) -> None:
+    section = {**OWN, "factory": f"{task.__module__}:{task.__name__}"}
+    with pytest.raises(AssertionError, match=message):
+        check_task(section, check)
+
+
+def test_an_unknown_check_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'builds_the_same_model'"):
+        check_task(OWN, "builds_the_same")
