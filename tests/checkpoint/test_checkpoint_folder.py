@@ -22,7 +22,7 @@ from autocomp.checkpoint.folder import (
     write_model,
 )
 from autocomp.decisions import content_id
-from autocomp.errors import CheckpointError
+from autocomp.errors import CheckpointError, UserError
 from autocomp.files import write_json
 from autocomp.models.reshape import tensors
 from autocomp.targets import load_target
@@ -269,14 +269,21 @@ def test_tensors_of_another_model_are_refused(folder, config, change):
     ("section", "reason"),
     [
         ({"kind": "captionin"}, "captioning"),
-        ({"kind": "python", "factory": "os:system"}, "kind: must be one of"),
+        ({"kind": "python", "factory": "os:system"}, "dense: must be given"),
         ({}, "kind"),
     ],
-    ids=["misspelt", "code", "none"],
+    ids=["misspelt", "half", "none"],
 )
 def test_a_task_of_an_unknown_kind_is_refused(folder, config, section, reason):
     sign(folder, config | {"task": section})
     with pytest.raises(CheckpointError, match=reason):
+        _ = open_checkpoint(folder).task
+
+
+def test_code_that_a_checkpoint_names_is_not_run(folder, config):
+    task = {"kind": "python", "factory": "os:system", "dense": {"steps": 1}}
+    sign(folder, config | {"task": task | {"settings": {"command": "exit 1"}}})
+    with pytest.raises(UserError, match="must be trusted to be run"):
         _ = open_checkpoint(folder).task
 
 
