@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -34,6 +35,8 @@ from autocomp.retrain.regimes import Regime, gamma_l1
 from autocomp.tasks.base import Batch, Task
 
 CALIBRATION_EXAMPLES = 32
+COMPENSATION_BATCHES = 4
+"""Batches whose inputs compensated rounding weighs; the means of channels need one."""
 DROPPED = "every layer it means was dropped by an earlier step"
 
 
@@ -155,9 +158,10 @@ def _retrain(work: Work, step: Retrain) -> list[str]:
 
 
 def _quantize(work: Work, step: Quantize) -> list[str]:
-    batch = next(work.calibration(1))
+    count = COMPENSATION_BATCHES if step.rounding == "compensated" else 1
+    batches = list(work.calibration(count))
     work.module.eval()
-    return quantize_(work.compressed, step, lambda: work.forward(batch))
+    return quantize_(work.compressed, step, [partial(work.forward, batch) for batch in batches])
 
 
 APPLY: dict[str, Callable[[Work, Any], list[str]]] = {

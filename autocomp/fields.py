@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
-WEIGHT_BITS = (4, 5, 6, 8, 16, 32)
+WEIGHT_BITS = (2, 3, 4, 5, 6, 8, 16, 32)
 Value = TypeVar("Value", int, float)
 
 

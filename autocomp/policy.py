@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from autocomp.decisions import Decision, content_id, dump_yaml, load_yaml, validate
+from autocomp.decisions import Decision, content_id, dump_yaml, later, load_yaml, validate
 from autocomp.errors import PolicyError, unknown
 from autocomp.fields import BitsByUnit, Patterns, RatioByUnit
 
@@ -24,11 +24,17 @@ Selection = Literal["uniform", "first", "last", "block_influence"]
 Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
 BatchNorm = Literal["batch", "running"]
-RangeMethod = Literal["minmax", "percentile", "mse"]
+RangeMethod = Literal["minmax", "percentile", "entropy", "mse"]
+Granularity = Literal["auto", "tensor", "channel", "group"]
+Scheme = Literal["symmetric", "affine"]
+Rounding = Literal["nearest", "compensated"]
+ActivationBits = Literal[8, 32]
 RetrainLoss = Literal["task", "features"]
 
 KEEP_CODES = ("quantize", "drop_layers")
 """Steps that may follow a quantize step: they change no weight that has its codes."""
+TRAIN_CODES = (*KEEP_CODES, "retrain", "gamma_l1")
+"""Those that may follow one with `qat: true`, whose codes are there after the next retrain."""
 
 
 class PolicyStep(Decision):
@@ -159,11 +165,13 @@ class GammaL1(PolicyStep):
 class Quantize(PolicyStep):
     """Store the matched linear, embedding and convolution weights at `bits`; 32 leaves a layer.
 
-    16 are fp16, computed in fp32. Fewer are integers: symmetric, rounded to nearest, `group_size`
-    inputs to a scale. A convolution has then a scale an output channel and computes in 8 bits,
-    however few it is stored in: its activations are rounded too, over a range that `ranges` finds
-    on images of the train split, and the means of its channels are kept as they were (bias
-    correction, 1906.04721).
+    16 are fp16, computed in fp32. Fewer are integers with a scale an output channel, a tensor, or
+    for every `group_size` inputs; `granularity: auto` is a channel for convolutions and a group for
+    others. `rounding: compensated` chooses them by what the layer computes of images of the train
+    split (2210.17323). With `activation_bits` 8 layers compute in integers: a linear layer rounds
+    what comes in as it runs, a convolution over a range that `ranges` finds on such images, and
+    keeps the means of its channels (bias correction, 1906.04721). With 32 weights are widened when
+    the file is loaded. With `qat` the next retrain trains through all this rounding.
     """
 
     kind: Literal["quantize"] = "quantize"
@@ -172,6 +180,20 @@ class Quantize(PolicyStep):
     bits: BitsByUnit
     group_size: Literal[16, 32, 64, 128] = 32
     ranges: RangeMethod = "minmax"
+    granularity: Granularity = later("auto")
+    scheme: Scheme = later("symmetric")
+    rounding: Rounding = later("nearest")
+    activation_bits: ActivationBits = later(8)
+    qat: bool = later(False)
+
+    @model_validator(mode="after")
+    def _check_rounding(self) -> Quantize:
+        if self.qat and self.rounding == "compensated":
+            raise ValueError(
+                "rounding must be nearest with qat: true, where training makes good what rounding "
+                "does, but got compensated"
+            )
+        return self
 
 
 STEPS: dict[str, type[Decision]] = {
@@ -210,6 +232,13 @@ def is_idle(step: Decision, depths: Mapping[str, int], image_size: int | None = 
     return all(one == nothing for one in (value.values() if isinstance(value, dict) else [value]))
 
 
+def attached(step: Decision) -> str | None:
+    """What a step is called that does nothing but in the next retrain; None for any other."""
+    if isinstance(step, Quantize):
+        return "quantize with qat: true" if step.qat else None
+    return "gamma_l1" if isinstance(step, GammaL1) else None
+
+
 def _check_kind(value: Any) -> Any:
     if isinstance(value, Decision):
         return value
@@ -235,17 +264,20 @@ class Policy(Decision):
     @model_validator(mode="after")
     def _check_order(self) -> Policy:
         kinds = [step.kind for step in self.steps]
-        first = kinds.index("quantize") if "quantize" in kinds else len(kinds)
-        for late, kind in enumerate(kinds):
-            if late > first and kind not in KEEP_CODES:
+        may_follow: dict[int, tuple[str, ...]] = {}
+        for index, step in enumerate(self.steps):
+            for first, kept in may_follow.items():
+                if step.kind not in kept:
+                    raise ValueError(
+                        f"steps.{index}: a {step.kind} must come before every quantize step, "
+                        f"but it follows steps.{first}.quantize"
+                    )
+            if isinstance(step, Quantize):
+                may_follow[index] = TRAIN_CODES if step.qat else KEEP_CODES
+            name = attached(step)
+            if name is not None and "retrain" not in kinds[index:]:
                 raise ValueError(
-                    f"steps.{late}: a {kind} must come before every quantize step, "
-                    f"but it follows steps.{first}.quantize"
-                )
-        for index, kind in enumerate(kinds):
-            if kind == "gamma_l1" and "retrain" not in kinds[index:]:
-                raise ValueError(
-                    f"steps.{index}: gamma_l1 must be followed by a retrain, but none follows"
+                    f"steps.{index}: {name} must be followed by a retrain, but none follows"
                 )
         return self
 

@@ -34,11 +34,13 @@ class StoredTensor(Decision):
 
     @property
     def stored_bytes(self) -> int:
-        """What `pack` makes of the tensor: the codes and their fp16 scales, or floats."""
+        """What `pack` makes of the tensor: the codes, their scales and zero points, or floats."""
         codes = -(-math.prod(self.shape) * self.bits // 8)
         if self.format is None or self.format.bits == HALF_BITS:
             return codes
-        return codes + SCALE_BYTES * self.shape[0] * self.format.groups(self.shape)[0]
+        scales = math.prod(self.format.scale_shape(self.shape))
+        zeros = -(-scales * self.bits // 8) if self.format.affine else 0
+        return codes + SCALE_BYTES * scales + zeros
 
 
 def describe(compressed: Compressed) -> dict[str, StoredTensor]:
@@ -61,6 +63,8 @@ def pack(compressed: Compressed) -> dict[str, Tensor]:
         else:
             packed[f"{name}.codes"] = pack_codes(quantized.codes, quantized.format.bits)
             packed[f"{name}.scales"] = quantized.scales
+            if quantized.zeros is not None:
+                packed[f"{name}.zeros"] = pack_codes(quantized.zeros, quantized.format.bits)
     return packed | {f"{RANGES}{graph}": rows for graph, rows in compressed.ranges.items()}
 
 
@@ -129,8 +133,10 @@ def _quantized(
     packed: Mapping[str, Tensor], name: str, shape: tuple[int, ...], how: LayerFormat
 ) -> QuantizedTensor:
     codes = unpack_codes(packed[f"{name}.codes"], how.bits, shape)
-    scales = _shaped(packed[f"{name}.scales"], (shape[0], how.groups(shape)[0]))
-    return QuantizedTensor(how, codes, scales)
+    places = how.scale_shape(shape)
+    scales = _shaped(packed[f"{name}.scales"], places)
+    zeros = unpack_codes(packed[f"{name}.zeros"], how.bits, places) if how.affine else None
+    return QuantizedTensor(how, codes, scales, zeros)
 
 
 def _shaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

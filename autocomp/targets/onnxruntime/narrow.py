@@ -5,24 +5,131 @@ The widening nodes have constant inputs only, so they run once, before the first
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
+from autocomp.compress.formats import QuantizedTensor
 from autocomp.targets.onnxruntime.edit import store
 
 CODES_A_WORD = 8
+MOST_BITS = 6
 """A word of 8 codes has as many bytes as a code has bits: at most 6, for ONNX Runtime computes some
-of int64 in double precision, which holds 53 bits."""
+of int64 in double precision, which holds 53 bits. Wider codes take a byte each."""
+Link = tuple[str, list[str], dict[str, Any]]
+"""A node that reads the result of the one before it: its kind, its constants, its attributes."""
 
 
 def store_narrow(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> list[NodeProto]:
     """Store signed `codes` of at most 6 bits; the nodes that compute them as int8 tensor `name`.
 
+    The codes of a row span no more than 2^bits, though they need not be centred.
+    """
+    zero = _zero(codes, bits)
+    links = _widening(graph, name, (codes.astype(np.int16) + zero).astype(np.uint8), bits)
+    centred = ("Sub", [store(graph, f"{name}.zero", zero)], {})
+    return _chain(name, [*links, centred, ("Cast", [], {"to": TensorProto.INT8})])
+
+
+def store_bytes(
+    graph: GraphProto, name: str, codes: np.ndarray, bits: int, kernel_bits: int, shift: int
+) -> list[NodeProto]:
+    """Store codes (rows, groups, size) of at most 6 bits; the nodes that compute `name`.
+
+    That is what a kernel of `kernel_bits` reads, uint8 (rows, groups, bytes): the codes plus
+    `shift`, several to a byte, the first lowest.
+    """
+    together = 8 // kernel_bits
+    constants = {
+        "shift": np.array(shift),
+        "byte": np.array([-1, together]),
+        "weights": 2 ** (kernel_bits * np.arange(together, dtype=np.int64)),
+        "last": np.array([1]),
+        "bytes_shape": np.array([*codes.shape[:2], codes.shape[2] // together]),
+    }
+    links = _widening(graph, name, codes, bits)
+    held = {key: store(graph, f"{name}.{key}", value) for key, value in constants.items()}
+    return _chain(
+        name,
+        [
+            *links,
+            ("Add", [held["shift"]], {}),
+            ("Reshape", [held["byte"]], {}),
+            ("Mul", [held["weights"]], {}),
+            ("ReduceSum", [held["last"]], {"keepdims": 0}),
+            ("Cast", [], {"to": TensorProto.UINT8}),
+            ("Reshape", [held["bytes_shape"]], {}),
+        ],
+    )
+
+
+def store_values(
+    graph: GraphProto, name: str, tensor: QuantizedTensor, factor: np.ndarray
+) -> list[NodeProto]:
+    """Store a weight's codes and scales; the nodes that compute its fp32 values as tensor `name`.
+
+    `factor` is what a folded norm multiplied each row by, (rows, 1), or 1.
+    """
+    shape, bits = tensor.codes.shape, tensor.format.bits
+    groups, size = tensor.format.groups(shape)
+    codes = np.zeros((shape[0], groups * size), np.uint8)
+    codes[:, : math.prod(shape[1:])] = tensor.codes.flatten(1).cpu().numpy()
+    scales = tensor.scales.cpu().numpy()
+    if np.any(factor != 1):
+        scales = scales.astype(np.float32) * factor
+    zeros = np.array([tensor.format.zero_point], np.uint8)
+    if tensor.zeros is not None:
+        zeros = tensor.zeros.cpu().numpy()
+    constants = {
+        "scales": scales[..., None],
+        "zeros": zeros[..., None],
+        "grouped": np.array([shape[0], groups, size]),
+        "padded_shape": np.array([shape[0], groups * size]),
+        "start": np.array([0]),
+        "end": np.array([math.prod(shape[1:])]),
+        "last": np.array([1]),
+        "own_shape": np.array(shape),
+    }
+    held = {key: store(graph, f"{name}.{key}", value) for key, value in constants.items()}
+    to_float: Link = ("Cast", [], {"to": TensorProto.FLOAT})
+    sides = [
+        node
+        for key in ("scales", "zeros")
+        for node in _chain(f"{name}.{key}_fp32", [to_float], held[key])
+    ]
+    links = [
+        to_float,
+        ("Reshape", [held["grouped"]], {}),
+        ("Sub", [f"{name}.zeros_fp32"], {}),
+        ("Mul", [f"{name}.scales_fp32"], {}),
+        ("Reshape", [held["padded_shape"]], {}),
+        ("Slice", [held["start"], held["end"], held["last"]], {}),
+        ("Reshape", [held["own_shape"]], {}),
+    ]
+    if bits > MOST_BITS:
+        return [*sides, *_chain(name, links, store(graph, f"{name}.codes", codes))]
+    return [*sides, *_chain(name, [*_widening(graph, name, codes, bits), *links])]
+
+
+def _zero(codes: np.ndarray, bits: int) -> np.ndarray:
+    """What makes signed `codes` unsigned: the middle, or where rows lie aside each its own."""
+    middle = 2 ** (bits - 1)
+    if codes.min() >= -middle and codes.max() < middle:
+        return np.array(middle)
+    rows = codes.reshape(len(codes), -1)
+    return -rows.min(axis=1).astype(np.int64).reshape(-1, *[1] * (codes.ndim - 1))
+
+
+def _widening(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> list[Link]:
+    """Store unsigned `codes`; what computes them as int64, in their shape.
+
     A word is the sum of its codes times 2^(bits i), and of its bytes times 2^(8 j).
     """
-    zero = 2 ** (bits - 1)
     constants = {
-        "words": _words((codes.astype(np.int16) + zero).astype(np.uint8), bits),
+        "words": _words(codes, bits),
         "bytes": 2 ** (8 * np.arange(bits, dtype=np.int64)),
         "axis": np.array([1]),
         "places": 2 ** (bits * np.arange(CODES_A_WORD, dtype=np.int64)),
@@ -32,27 +139,27 @@ def store_narrow(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> 
         "count": np.array([codes.size]),
         "rows": np.array([0]),
         "shape": np.array(codes.shape),
-        "zero": np.array(zero),
     }
     held = {key: store(graph, f"{name}.{key}", value) for key, value in constants.items()}
-    chain = [
-        ("Cast", ["words"], {"to": TensorProto.INT64}),
-        ("Mul", ["bytes"], {}),
-        ("ReduceSum", ["axis"], {"keepdims": 1}),
-        ("Div", ["places"], {}),
-        ("Mod", ["levels"], {}),
-        ("Reshape", ["flat"], {}),
-        ("Slice", ["first", "count", "rows"], {}),
-        ("Reshape", ["shape"], {}),
-        ("Sub", ["zero"], {}),
-        ("Cast", [], {"to": TensorProto.INT8}),
+    return [
+        ("Cast", [held["words"]], {"to": TensorProto.INT64}),
+        ("Mul", [held["bytes"]], {}),
+        ("ReduceSum", [held["axis"]], {"keepdims": 1}),
+        ("Div", [held["places"]], {}),
+        ("Mod", [held["levels"]], {}),
+        ("Reshape", [held["flat"]], {}),
+        ("Slice", [held["first"], held["count"], held["rows"]], {}),
+        ("Reshape", [held["shape"]], {}),
     ]
+
+
+def _chain(name: str, links: Sequence[Link], source: str | None = None) -> list[NodeProto]:
+    """Nodes each of which reads the one before; the first reads `source`, the last is `name`."""
     nodes: list[NodeProto] = []
-    for place, (kind, inputs, attributes) in enumerate(chain):
-        before = [f"{name}.{place - 1}"] if place else []
-        output = name if place == len(chain) - 1 else f"{name}.{place}"
-        names = [*before, *(held[key] for key in inputs)]
-        nodes.append(helper.make_node(kind, names, [output], **attributes))
+    for place, (kind, constants, attributes) in enumerate(links):
+        before = [f"{name}.{place - 1}"] if place else [source] if source else []
+        output = name if place == len(links) - 1 else f"{name}.{place}"
+        nodes.append(helper.make_node(kind, [*before, *constants], [output], **attributes))
     return nodes
 
 

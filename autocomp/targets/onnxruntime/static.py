@@ -79,7 +79,13 @@ def quantize_convolutions(
 
 
 def _convolutions(graph: GraphProto, quantized: Mapping[str, QuantizedTensor]) -> list[NodeProto]:
-    return [node for node in graph.node if node.op_type == "Conv" and node.input[1] in quantized]
+    return [
+        node
+        for node in graph.node
+        if node.op_type == "Conv"
+        and node.input[1] in quantized
+        and quantized[node.input[1]].format.ranges is not None
+    ]
 
 
 def _result(conv: NodeProto, readers: Mapping[str, list[NodeProto]]) -> str:
@@ -155,8 +161,7 @@ def _pack(
 
 def _weight_scale(weight: np.ndarray, tensor: QuantizedTensor) -> np.ndarray:
     """The scale of each output channel: that of its codes times what a folded norm made of it."""
-    codes = tensor.codes.cpu().numpy().astype(np.int16) - tensor.format.zero_point
-    largest_code = np.abs(codes).reshape(len(codes), -1).max(axis=1)
+    largest_code = np.abs(tensor.levels().cpu().numpy()).max(axis=1)
     largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
     smallest = np.finfo(np.float32).tiny
     scale = np.maximum(largest / np.maximum(largest_code, 1), smallest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 import torch
 
-from autocomp.compress.formats import Compressed
+from autocomp.compress.formats import HALF_BITS, Compressed, LayerFormat, QuantizedTensor
 from autocomp.deploy.caption import runner
 from autocomp.errors import CheckpointError, unknown
 from autocomp.files import write_bytes
@@ -18,40 +18,48 @@ from autocomp.targets.base import Artifact, Capabilities, Drive, ExportableGraph
 from autocomp.targets.onnxruntime.calibrate import calibrate
 from autocomp.targets.onnxruntime.edit import merge_equal, store_halved
 from autocomp.targets.onnxruntime.export import export
-from autocomp.targets.onnxruntime.lowbit import INT8_ACTIVATIONS, KERNEL_BITS, pack_weights
+from autocomp.targets.onnxruntime.lowbit import pack_weights
+from autocomp.targets.onnxruntime.packed import kernel_bits
 from autocomp.targets.onnxruntime.session import open_session
-from autocomp.targets.onnxruntime.static import activations, quantize_convolutions
+from autocomp.targets.onnxruntime.static import CODE_BITS, activations, quantize_convolutions
+
+FLOAT_BITS = 32
 
 
 def lower(
     graphs: Mapping[str, ExportableGraph],
     compressed: Compressed,
     directory: Path,
-    accuracy_level: int = INT8_ACTIVATIONS,
     *,
     drive: Drive | None = None,
 ) -> Artifact:
     """Write `<name>.onnx` into `directory` for each graph, its weights packed at their widths.
 
-    Linear layers with packed weights round their activations to int8, a scale a group, unless
-    `accuracy_level` is 0. Convolutions round theirs over the ranges in `compressed`, which are
-    measured with `drive` if there are none. `UserError` if a graph's weights do not fit into one
-    file.
+    Weights whose format rounds no activation are widened to fp32 when the file is loaded.
+    Convolutions round theirs over the ranges in `compressed`, which are measured with `drive` if
+    there are none. `UserError` if a graph's weights do not fit into one file.
     """
     directory.mkdir(parents=True, exist_ok=True)
     models = {name: export(name, graph, compressed.module) for name, graph in graphs.items()}
     if compressed.rounds_activations and not compressed.ranges:
         _measure_ranges(models, compressed, drive)
+    quantized = _in_order(compressed)
     skipped: list[str] = []
     for name, model in models.items():
         if name in compressed.ranges:
-            quantize_convolutions(model, compressed.quantized, compressed.ranges[name].numpy())
-        lines = pack_weights(model, compressed.quantized, accuracy_level)
+            quantize_convolutions(model, quantized, compressed.ranges[name].numpy())
+        lines = pack_weights(model, quantized)
         skipped.extend(f"{name}: {line}" for line in lines)
         store_halved(model.graph, compressed.halved)
         merge_equal(model.graph)
         write_bytes(directory / f"{name}.onnx", model.SerializeToString())
     return Artifact(directory, {name: f"{name}.onnx" for name in graphs}, skipped=tuple(skipped))
+
+
+def _in_order(compressed: Compressed) -> dict[str, QuantizedTensor]:
+    """The model's order, not that of the steps that rounded them: a reloaded model knows no steps."""
+    names = (name for name, _ in compressed.module.named_parameters())
+    return {name: compressed.quantized[name] for name in names if name in compressed.quantized}
 
 
 def _measure_ranges(
@@ -85,15 +93,23 @@ def open(artifact: Artifact, threads: int = 1) -> Run:
 
 
 def capabilities() -> Capabilities:
-    """Which weight widths are computed by which kernel; any other width is held wider."""
+    """Which weight widths are stored as such, and which kernel computes them.
+
+    `computed_bits` says at which width.
+    """
+    few, floats = (2, 3, 4, 5, 6, 8), (16, 32)
     return {
-        "linear": dict.fromkeys(KERNEL_BITS, "MatMulNBits") | {16: "MatMul", 32: "MatMul"},
-        "embedding": {
-            **dict.fromkeys(KERNEL_BITS, "GatherBlockQuantized"),
-            **dict.fromkeys((16, 32), "Gather"),
-        },
-        "convolution": dict.fromkeys((4, 5, 6, 8), "QLinearConv") | {16: "Conv", 32: "Conv"},
+        "linear": dict.fromkeys(few, "MatMulNBits") | dict.fromkeys(floats, "MatMul"),
+        "embedding": dict.fromkeys(few, "GatherBlockQuantized") | dict.fromkeys(floats, "Gather"),
+        "convolution": dict.fromkeys(few, "QLinearConv") | dict.fromkeys(floats, "Conv"),
     }
+
+
+def computed_bits(shape: Sequence[int], how: LayerFormat | None) -> int:
+    """In how many bits a weight of `shape` reaches its kernel, where it has one: 2, 4, 8 or 32."""
+    if how is None or how.bits >= HALF_BITS or how.activation_bits == FLOAT_BITS:
+        return FLOAT_BITS
+    return CODE_BITS if how.ranges is not None else kernel_bits(how, shape)
 
 
 def versions() -> dict[str, str]:
