@@ -17,6 +17,7 @@ from autocomp.compress.channels import prune_channels_
 from autocomp.compress.depth import drop_layers_
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantize_
+from autocomp.compress.training import fake_quantized
 from autocomp.compress.transformer import prune_heads_, prune_width_
 from autocomp.patterns import matching
 from autocomp.policy import (
@@ -84,12 +85,17 @@ class Work:
 
 
 def apply_(work: Work, policy: Policy, clock: Clock) -> list[str]:
-    """Carry out every step in order, in place; returns what was skipped, and why."""
+    """Carry out every step in order, in place; returns what was skipped, and why.
+
+    What a regime waits to do when every layer of its retrain was dropped, it does untrained.
+    """
     skipped: list[str] = []
     for index, step in enumerate(policy.steps):
         with clock(step.kind):
             found = [DROPPED] if _is_dropped(work, step) else APPLY[step.kind](work, step)
         skipped += [f"steps.{index}.{step.kind}: {line}" for line in found]
+    for regime in work.regimes:
+        regime.finish(work.module)
     return skipped
 
 
@@ -150,14 +156,22 @@ def _gamma_l1(work: Work, step: GammaL1) -> list[str]:
 def _retrain(work: Work, step: Retrain) -> list[str]:
     bench = work.bench
     teacher = bench.teacher if step.has_teacher else None
+    coded = trainable_names(work.module, step) & work.compressed.coded
+    step = step.model_copy(update={"exclude": (*step.exclude, *sorted(coded))})
     trained = trainable_names(work.module, step)
-    idle = [line for regime in work.regimes if (line := regime.idle(trained)) is not None]
+    lines = [line for regime in work.regimes if (line := regime.idle(trained)) is not None]
+    if coded:
+        lines.append(f"{len(coded)} weights stay as they are: an earlier step rounded them")
     retrain_(work.module, step, work.task, teacher, work.regimes, bench.seed)
     work.regimes.clear()
-    return idle
+    return lines
 
 
 def _quantize(work: Work, step: Quantize) -> list[str]:
+    if step.qat:
+        regime, skipped = fake_quantized(work.compressed, step)
+        work.regimes.append(regime)
+        return skipped
     count = COMPENSATION_BATCHES if step.rounding == "compensated" else 1
     batches = list(work.calibration(count))
     work.module.eval()

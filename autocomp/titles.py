@@ -98,7 +98,10 @@ def in_short(policy: Policy) -> str:
 
 def changing(policy: Policy) -> Policy:
     """The policy without the steps that change nothing: a ratio of 0, 32 bits."""
-    return Policy(steps=tuple(step for step in policy.steps if SHORT[step.kind](step)))
+    # a retrain of no steps may be what a step must be followed by
+    return Policy.model_construct(
+        steps=tuple(step for step in policy.steps if SHORT[step.kind](step))
+    )
 
 
 def _less(what: str) -> Callable[[Any], str]:
@@ -111,7 +114,8 @@ def _less(what: str) -> Callable[[Any], str]:
 
 def _bits(step: Any) -> str:
     widths = _values(step.bits)
-    return f"{'/'.join(f'{one:g}' for one in widths)} bits" if min(widths) < 32 else ""
+    trained = " trained" if step.qat else ""
+    return f"{'/'.join(f'{one:g}' for one in widths)} bits{trained}" if min(widths) < 32 else ""
 
 
 def _retrained(step: Any) -> str:

@@ -21,7 +21,7 @@ from autocomp.clock import Clock
 from autocomp.errors import TrialStopped, UserError
 from autocomp.files import write_folder, write_json
 from autocomp.measure import cost, quality, sizes, with_scores
-from autocomp.policy import Policy
+from autocomp.policy import Policy, Quantize
 from autocomp.predictions import Predictions
 from autocomp.provenance import versions
 from autocomp.results import Status, TrialResult, one_line, reason_of
@@ -186,7 +186,11 @@ def _stop_if_hopeless(bench: Bench, policy: Policy, found: Findings) -> None:
         for one in bench.objectives
         if one.metric in SIZES + LATENCIES and (one.at_most or one.at_least)
     ]
-    steps = tuple(step for step in policy.steps if step.kind not in ("retrain", "gamma_l1"))
+    steps = tuple(
+        step.model_copy(update={"qat": False}) if isinstance(step, Quantize) else step
+        for step in policy.steps
+        if step.kind not in ("retrain", "gamma_l1")
+    )
     if not bounds or not steps or len(steps) == len(policy.steps):
         return
     with found.clock("probe"):

@@ -64,7 +64,18 @@ def _retrain(step: Retrain) -> str:
 
 def _quantize(step: Quantize) -> str:
     where = f"the weights of {_where(step.layers)}"
-    return f"store {where} at {_one_or_range(step.bits)} bits"
+    parts = [f"store {where} at {_one_or_range(step.bits)} bits"]
+    if step.scheme == "affine":
+        parts.append("with zero points of their own")
+    if step.granularity != "auto":
+        parts.append(f"a scale a {step.granularity}")
+    if step.rounding == "compensated":
+        parts.append("rounding compensated")
+    if step.activation_bits == 32:
+        parts.append("computed in fp32")
+    if step.qat:
+        parts.append("trained through the rounding")
+    return ", ".join(parts)
 
 
 PHRASES: dict[str, Callable[[Any], str]] = {

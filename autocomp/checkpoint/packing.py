@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -15,6 +15,7 @@ from autocomp.compress.formats import HALF_BITS, Compressed, LayerFormat, Quanti
 from autocomp.decisions import Decision
 from autocomp.errors import CheckpointError
 from autocomp.models.reshape import tensors
+from autocomp.tensors import TensorRecord, TensorRecords
 
 RANGES = "ranges."
 """What the name of a graph's ranges begins with."""
@@ -49,6 +50,25 @@ def describe(compressed: Compressed) -> dict[str, StoredTensor]:
         name: StoredTensor(shape=tuple(tensor.shape), format=_format(compressed, name))
         for name, tensor in tensors(compressed.module).items()
     }
+
+
+def records(
+    tensors: Mapping[str, StoredTensor],
+    computed_bits: Callable[[Sequence[int], LayerFormat | None], int],
+) -> TensorRecords:
+    """How tensors are stored, and in how many bits a target computes with each."""
+    return TensorRecords(
+        tensors=tuple(
+            TensorRecord(
+                name=name,
+                shape=how.shape,
+                bits=how.bits,
+                bytes=how.stored_bytes,
+                computed_bits=computed_bits(how.shape, how.format),
+            )
+            for name, how in tensors.items()
+        )
+    )
 
 
 def pack(compressed: Compressed) -> dict[str, Tensor]:

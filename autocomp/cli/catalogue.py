@@ -60,9 +60,11 @@ LINES: dict[str, Lines] = {
         "running": "Keeps the statistics it has; scale and shift still learn.",
     },
     "bits": {
+        "2": "2-bit integers; rounded to nearest they keep little, trained or compensated more.",
+        "3": "3-bit integers on disk, computed at 4 bits in linear layers and embeddings.",
         "4": "4-bit integers, with a scale for each group of inputs or output channel.",
-        "5": "5-bit integers in convolutions, 8-bit ones in what has no such kernel.",
-        "6": "6-bit integers in convolutions, 8-bit ones in what has no such kernel.",
+        "5": "5-bit integers on disk, computed at 8 bits.",
+        "6": "6-bit integers on disk, computed at 8 bits.",
         "8": "8-bit integers, with a scale for each group of inputs or output channel.",
         "16": "Half precision on disk, computed in single precision.",
         "32": "Floating point, as the layer is.",

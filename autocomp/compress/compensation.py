@@ -58,9 +58,7 @@ def compensate(weight: Tensor, hessian: Tensor, fmt: LayerFormat) -> QuantizedTe
         rows[:, end:] -= errors @ factor[start:end, end:]
     in_order = torch.empty_like(codes)
     in_order[:, order] = codes
-    return QuantizedTensor(
-        fmt, in_order.view(weight.shape), scales, zeros if fmt.affine else None
-    )
+    return QuantizedTensor(fmt, in_order.view(weight.shape), scales, zeros if fmt.affine else None)
 
 
 def _fit_all(rows: Tensor, fmt: LayerFormat) -> tuple[Tensor, Tensor]:
@@ -83,7 +81,8 @@ def _inverse_factor(hessian: Tensor) -> Tensor:
     diagonal = damped.diagonal()
     diagonal += DAMPING * diagonal.mean() + torch.finfo(torch.float32).tiny
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return torch.linalg.cholesky(inverse, upper=True)
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor
 
 
 def batched(layers: Mapping[str, nn.Module]) -> Iterator[list[str]]:

@@ -115,6 +115,11 @@ class Compressed:
     def rounds_activations(self) -> bool:
         return any(tensor.format.ranges is not None for tensor in self.quantized.values())
 
+    @property
+    def coded(self) -> set[str]:
+        """The parameters that have their codes or are fp16, and must stay as they are."""
+        return self.halved | self.quantized.keys()
+
     def halve_(self, name: str) -> None:
         """Store a parameter as fp16."""
         self.halved.add(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -122,9 +122,7 @@ def _convolution_format(
     return rounded, lines + more
 
 
-def _with_rounding(
-    fmt: LayerFormat, layer: Layer, step: Quantize
-) -> tuple[LayerFormat, list[str]]:
+def _with_rounding(fmt: LayerFormat, layer: Layer, step: Quantize) -> tuple[LayerFormat, list[str]]:
     if step.rounding == "nearest":
         return fmt, []
     if isinstance(layer, nn.Embedding) or is_compensable(layer):

@@ -7,6 +7,7 @@ a plain model behind.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +27,9 @@ class Regime(Protocol):
 
     def parameters(self) -> list[nn.Parameter]:
         """Parameters of its own, to be trained with the model's."""
+
+    def active(self, model: nn.Module) -> AbstractContextManager[None]:
+        """What holds while `model` runs forward."""
 
     def loss(self, model: nn.Module, progress: float) -> Tensor | None:
         """A term to add to the loss."""
@@ -51,6 +55,9 @@ class ShrinkGamma:
 
     def parameters(self) -> list[nn.Parameter]:
         return []
+
+    def active(self, model: nn.Module) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def loss(self, model: nn.Module, progress: float) -> Tensor | None:
         gammas = [model.get_parameter(f"{name}.weight") for name in self.names]

@@ -122,7 +122,9 @@ def compress(
     compressed = Compressed(model.eval())
     for name, parameter in model.named_parameters():
         if bits < 32 and parameter.ndim == 2 and (not only or name in only):
-            tensor = quantize_tensor(parameter, LayerFormat(bits=bits, group_size=group_size, **fields))
+            tensor = quantize_tensor(
+                parameter, LayerFormat(bits=bits, group_size=group_size, **fields)
+            )
             parameter.data = tensor.dequantize()
             compressed.quantized[name] = tensor
     return compressed

@@ -53,10 +53,18 @@ def contents(path: Path) -> str:
 
 CASES: dict[str, tuple[type[nn.Module], list[dict[str, object]], str]] = {
     "convolutions, 8 bits": (WideNet, [{"bits": 8}], "481613a60e3a"),
-    "convolutions, 5 bits": (WideNet, [{"bits": 5, "ranges": "mse", "exclude": "head"}], "944376eeb112"),
+    "convolutions, 5 bits": (
+        WideNet,
+        [{"bits": 5, "ranges": "mse", "exclude": "head"}],
+        "944376eeb112",
+    ),
     "linears, 8 bits": (Step, [{"bits": 8}], "0da2f7a2b995"),
     "linears, 4 bits": (Step, [{"bits": 4, "group_size": 128}], "652528ea0dd9"),
-    "mixed": (Step, [{"bits": 16}, {"bits": 4, "layers": "embedding", "group_size": 64}], "614ab7ac555e"),
+    "mixed": (
+        Step,
+        [{"bits": 16}, {"bits": 4, "layers": "embedding", "group_size": 64}],
+        "614ab7ac555e",
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""Every format a weight may have: the file computes with its values, and stores them in its bits."""
+"""Every format of a weight: the file computes with its values, and stores them in its bits."""
 
 from __future__ import annotations
 

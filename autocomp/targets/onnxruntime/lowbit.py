@@ -71,7 +71,7 @@ def _put(
 
 
 def _widen(graph: GraphProto, name: str, tensor: QuantizedTensor) -> list[str]:
-    """Let whoever still reads the weight `name` read its widened codes; what that falls short of."""
+    """Let what still reads the weight `name` read its widened codes; what is not as asked."""
     stored = initializers(graph)
     readers = consumers(graph).get(name, [])
     if name not in stored or not readers:
@@ -98,10 +98,8 @@ def _factor(values: np.ndarray, own: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(divisor == 0, 1, ratio), dtype=np.float32)
 
 
-def _kernels(
-    graph: GraphProto, name: str, tensor: QuantizedTensor
-) -> dict[str, list[NodeProto]]:
-    """The kernels that can take the place of nodes which read the weight `name`, by their result."""
+def _kernels(graph: GraphProto, name: str, tensor: QuantizedTensor) -> dict[str, list[NodeProto]]:
+    """What can take the place of the nodes that read the weight `name`, by its result."""
     sizes = {
         "bits": kernel_bits(tensor.format, tensor.codes.shape),
         "block_size": kernel_group(tensor.format, tensor.codes.shape[1]),

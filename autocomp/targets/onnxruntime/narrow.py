@@ -30,7 +30,7 @@ def store_narrow(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> 
     """
     zero = _zero(codes, bits)
     links = _widening(graph, name, (codes.astype(np.int16) + zero).astype(np.uint8), bits)
-    centred = ("Sub", [store(graph, f"{name}.zero", zero)], {})
+    centred: Link = ("Sub", [store(graph, f"{name}.zero", zero)], {})
     return _chain(name, [*links, centred, ("Cast", [], {"to": TensorProto.INT8})])
 
 
@@ -120,7 +120,7 @@ def _zero(codes: np.ndarray, bits: int) -> np.ndarray:
     if codes.min() >= -middle and codes.max() < middle:
         return np.array(middle)
     rows = codes.reshape(len(codes), -1)
-    return -rows.min(axis=1).astype(np.int64).reshape(-1, *[1] * (codes.ndim - 1))
+    return np.asarray(-rows.min(axis=1).astype(np.int64).reshape(-1, *[1] * (codes.ndim - 1)))
 
 
 def _widening(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> list[Link]:

@@ -72,9 +72,7 @@ def store_packed(graph: GraphProto, name: str, tensor: QuantizedTensor) -> list[
     scales = f"{name}.scales_fp32"
     spread = [rows, -(-columns // size)]
     if list(tensor.scales.shape) == spread:
-        nodes.append(
-            helper.make_node("Cast", [f"{name}.scales"], [scales], to=TensorProto.FLOAT)
-        )
+        nodes.append(helper.make_node("Cast", [f"{name}.scales"], [scales], to=TensorProto.FLOAT))
     else:
         whole = store(graph, f"{name}.spread", np.array(spread))
         nodes += [
@@ -107,7 +105,7 @@ def _store_codes(
 def _store_zeros(
     graph: GraphProto, name: str, tensor: QuantizedTensor, bits: int, spread: list[int]
 ) -> list[NodeProto]:
-    """Store the zero points as a kernel of `bits` reads them: packed, the groups of a row together."""
+    """Store the zero points as a kernel of `bits` reads them, several to a byte of a row."""
     if tensor.zeros is None:
         return []
     zeros = np.broadcast_to(tensor.zeros.cpu().numpy(), spread)

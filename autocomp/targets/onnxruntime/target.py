@@ -57,7 +57,7 @@ def lower(
 
 
 def _in_order(compressed: Compressed) -> dict[str, QuantizedTensor]:
-    """The model's order, not that of the steps that rounded them: a reloaded model knows no steps."""
+    """In the order of the model, not of the steps: a reloaded model knows no steps."""
     names = (name for name, _ in compressed.module.named_parameters())
     return {name: compressed.quantized[name] for name in names if name in compressed.quantized}
 
