@@ -15,6 +15,7 @@ from autocomp.clock import Clock
 from autocomp.compress.batchnorm import recalibrate_
 from autocomp.compress.channels import prune_channels_
 from autocomp.compress.depth import drop_layers_
+from autocomp.compress.fixed_point import fix_
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantize_
 from autocomp.compress.training import fake_quantized
@@ -27,12 +28,12 @@ from autocomp.policy import (
     PruneChannels,
     PruneHeads,
     PruneWidth,
-    Quantize,
     Resize,
     Retrain,
 )
 from autocomp.retrain.loop import retrain_, trainable_names
 from autocomp.retrain.regimes import Regime, gamma_l1
+from autocomp.rounding import FixedPoint, Quantize
 from autocomp.tasks.base import Batch, Task
 
 CALIBRATION_EXAMPLES = 32
@@ -178,6 +179,10 @@ def _quantize(work: Work, step: Quantize) -> list[str]:
     return quantize_(work.compressed, step, [partial(work.forward, batch) for batch in batches])
 
 
+def _fixed_point(work: Work, step: FixedPoint) -> list[str]:
+    return fix_(work.compressed, step)
+
+
 APPLY: dict[str, Callable[[Work, Any], list[str]]] = {
     "prune_channels": _prune_channels,
     "prune_heads": _prune_heads,
@@ -187,5 +192,6 @@ APPLY: dict[str, Callable[[Work, Any], list[str]]] = {
     "gamma_l1": _gamma_l1,
     "retrain": _retrain,
     "quantize": _quantize,
+    "fixed_point": _fixed_point,
 }
 """How each kind of step is carried out; it returns what it skipped, and why."""

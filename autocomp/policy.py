@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from autocomp.decisions import Decision, content_id, dump_yaml, later, load_yaml, validate
+from autocomp.decisions import Decision, content_id, dump_yaml, load_yaml, validate
 from autocomp.errors import PolicyError, unknown
-from autocomp.fields import BitsByUnit, Patterns, RatioByUnit
+from autocomp.fields import Patterns, PolicyStep, RatioByUnit
+from autocomp.rounding import FixedPoint, Quantize
 
 Criterion = Literal["l1", "l2", "bn_scale", "bn_variance", "group_norm", "taylor", "random"]
 UnitCriterion = Literal["l1", "l2", "taylor", "random"]
@@ -24,23 +25,12 @@ Selection = Literal["uniform", "first", "last", "block_influence"]
 Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
 BatchNorm = Literal["batch", "running"]
-RangeMethod = Literal["minmax", "percentile", "entropy", "mse"]
-Granularity = Literal["auto", "tensor", "channel", "group"]
-Scheme = Literal["symmetric", "affine"]
-Rounding = Literal["nearest", "compensated"]
-ActivationBits = Literal[8, 32]
 RetrainLoss = Literal["task", "features"]
 
-KEEP_CODES = ("quantize", "drop_layers")
-"""Steps that may follow a quantize step: they change no weight that has its codes."""
+KEEP_CODES = ("quantize", "fixed_point", "drop_layers")
+"""Steps that may follow one that rounds weights: they change none that has its codes."""
 TRAIN_CODES = (*KEEP_CODES, "retrain", "gamma_l1")
 """Those that may follow one with `qat: true`, whose codes are there after the next retrain."""
-
-
-class PolicyStep(Decision):
-    """What every step shares: its numbers are finite."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class PruneChannels(PolicyStep):
@@ -162,40 +152,6 @@ class GammaL1(PolicyStep):
     strength: float = Field(default=1e-5, ge=0)
 
 
-class Quantize(PolicyStep):
-    """Store the matched linear, embedding and convolution weights at `bits`; 32 leaves a layer.
-
-    16 are fp16, computed in fp32. Fewer are integers with a scale an output channel, a tensor, or
-    for every `group_size` inputs; `granularity: auto` is a channel for convolutions and a group for
-    others. `rounding: compensated` chooses them by what the layer computes of images of the train
-    split (2210.17323). With `activation_bits` 8 layers compute in integers: a linear layer rounds
-    what comes in as it runs, a convolution over a range that `ranges` finds on such images, and
-    keeps the means of its channels (bias correction, 1906.04721). With 32 weights are widened when
-    the file is loaded. With `qat` the next retrain trains through all this rounding.
-    """
-
-    kind: Literal["quantize"] = "quantize"
-    layers: Patterns
-    exclude: Patterns = ()
-    bits: BitsByUnit
-    group_size: Literal[16, 32, 64, 128] = 32
-    ranges: RangeMethod = "minmax"
-    granularity: Granularity = later("auto")
-    scheme: Scheme = later("symmetric")
-    rounding: Rounding = later("nearest")
-    activation_bits: ActivationBits = later(8)
-    qat: bool = later(False)
-
-    @model_validator(mode="after")
-    def _check_rounding(self) -> Quantize:
-        if self.qat and self.rounding == "compensated":
-            raise ValueError(
-                "rounding must be nearest with qat: true, where training makes good what rounding "
-                "does, but got compensated"
-            )
-        return self
-
-
 STEPS: dict[str, type[Decision]] = {
     "prune_channels": PruneChannels,
     "prune_heads": PruneHeads,
@@ -205,6 +161,7 @@ STEPS: dict[str, type[Decision]] = {
     "gamma_l1": GammaL1,
     "retrain": Retrain,
     "quantize": Quantize,
+    "fixed_point": FixedPoint,
 }
 
 NOTHING: dict[str, tuple[str, float]] = {
@@ -214,6 +171,7 @@ NOTHING: dict[str, tuple[str, float]] = {
     "gamma_l1": ("strength", 0),
     "retrain": ("steps", 0),
     "quantize": ("bits", 32),
+    "fixed_point": ("bits", 32),
 }
 """Kind of step -> the field that says how much it does, and where that is nothing."""
 
@@ -227,6 +185,8 @@ def is_idle(step: Decision, depths: Mapping[str, int], image_size: int | None = 
         return step.keep >= depths.get(step.layers, math.inf)
     if isinstance(step, Resize):
         return step.image_size == image_size
+    if isinstance(step, FixedPoint) and step.batch_norm_bits < 32:
+        return False
     field, nothing = NOTHING[getattr(step, "kind", "")]
     value = getattr(step, field)
     return all(one == nothing for one in (value.values() if isinstance(value, dict) else [value]))
@@ -251,7 +211,15 @@ def _check_kind(value: Any) -> Any:
 
 
 Step = Annotated[
-    PruneChannels | PruneHeads | PruneWidth | DropLayers | Resize | GammaL1 | Retrain | Quantize,
+    PruneChannels
+    | PruneHeads
+    | PruneWidth
+    | DropLayers
+    | Resize
+    | GammaL1
+    | Retrain
+    | Quantize
+    | FixedPoint,
     Field(discriminator="kind"),
 ]
 
@@ -269,11 +237,12 @@ class Policy(Decision):
             for first, kept in may_follow.items():
                 if step.kind not in kept:
                     raise ValueError(
-                        f"steps.{index}: a {step.kind} must come before every quantize step, "
-                        f"but it follows steps.{first}.quantize"
+                        f"steps.{index}: a {step.kind} must come before every {kinds[first]} step, "
+                        f"but it follows steps.{first}.{kinds[first]}"
                     )
-            if isinstance(step, Quantize):
-                may_follow[index] = TRAIN_CODES if step.qat else KEEP_CODES
+            if isinstance(step, Quantize | FixedPoint):
+                is_trained = isinstance(step, Quantize) and step.qat
+                may_follow[index] = TRAIN_CODES if is_trained else KEEP_CODES
             name = attached(step)
             if name is not None and "retrain" not in kinds[index:]:
                 raise ValueError(

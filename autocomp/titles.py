@@ -118,6 +118,12 @@ def _bits(step: Any) -> str:
     return f"{'/'.join(f'{one:g}' for one in widths)} bits{trained}" if min(widths) < 32 else ""
 
 
+def _fixed(step: Any) -> str:
+    widths = _values(step.bits)
+    told = f"fixed point {'/'.join(f'{one:g}' for one in widths)} bits"
+    return f"{told} ({step.method})" if min(widths) < 32 else ""
+
+
 def _retrained(step: Any) -> str:
     what = "retrain features" if step.loss == "features" else "retrain"
     return f"{what} {step.steps}" if step.steps else ""
@@ -132,6 +138,7 @@ SHORT: dict[str, Callable[[Any], str]] = {
     "gamma_l1": lambda step: "gamma L1",
     "retrain": _retrained,
     "quantize": _bits,
+    "fixed_point": _fixed,
 }
 
 

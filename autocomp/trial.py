@@ -21,10 +21,11 @@ from autocomp.clock import Clock
 from autocomp.errors import TrialStopped, UserError
 from autocomp.files import write_folder, write_json
 from autocomp.measure import cost, quality, sizes, with_scores
-from autocomp.policy import Policy, Quantize
+from autocomp.policy import Policy
 from autocomp.predictions import Predictions
 from autocomp.provenance import versions
 from autocomp.results import Status, TrialResult, one_line, reason_of
+from autocomp.rounding import Quantize
 from autocomp.targets import Artifact, Run, load_target
 from autocomp.timing import own_latency_ms, time_beside
 

@@ -12,10 +12,10 @@ from autocomp.policy import (
     PruneChannels,
     PruneHeads,
     PruneWidth,
-    Quantize,
     Resize,
     Retrain,
 )
+from autocomp.rounding import FixedPoint, Quantize
 
 
 def describe(policy: Policy) -> list[str]:
@@ -78,6 +78,14 @@ def _quantize(step: Quantize) -> str:
     return ", ".join(parts)
 
 
+def _fixed_point(step: FixedPoint) -> str:
+    return (
+        f"hold {_where(step.layers)} in fixed point ({step.method}): parameters at "
+        f"{_one_or_range(step.bits)} bits, activations at {step.activation_bits}, BatchNorm "
+        f"statistics at {step.batch_norm_bits}"
+    )
+
+
 PHRASES: dict[str, Callable[[Any], str]] = {
     "prune_channels": _channels,
     "prune_heads": _heads,
@@ -87,6 +95,7 @@ PHRASES: dict[str, Callable[[Any], str]] = {
     "gamma_l1": _gamma,
     "retrain": _retrain,
     "quantize": _quantize,
+    "fixed_point": _fixed_point,
 }
 
 

@@ -204,13 +204,12 @@ class Checkpoint:
             packed = load_file(self.directory / WEIGHTS)
         except (OSError, SafetensorError) as failure:
             raise CheckpointError(f"{self.directory / WEIGHTS}: {failure}") from None
-        values, quantized = unpack(packed, self.config.tensors)
+        values, quantized, fixed = unpack(packed, self.config.tensors)
         module = self.task.build()
         reshape_(module, {name: how.shape for name, how in self.config.tensors.items()})
         module.load_state_dict(values, strict=False)
-        return Compressed(
-            module.eval(), quantized, unpack_ranges(packed), halved(self.config.tensors)
-        )
+        ranges, halves = unpack_ranges(packed), halved(self.config.tensors)
+        return Compressed(module.eval(), quantized, ranges, halves, fixed)
 
     def predict(self, raw: bytes) -> Any:
         """The prediction for one raw example: the caption of a JPEG file's bytes, say."""

@@ -21,12 +21,12 @@ from autocomp.policy import (
     BatchNorm,
     Criterion,
     Precision,
-    RangeMethod,
     Schedule,
     Scope,
     Selection,
     UnitCriterion,
 )
+from autocomp.rounding import FixedMethod, RangeMethod
 from autocomp.space.domains import DOMAINS
 from autocomp.space.metrics import METRICS
 from autocomp.space.space import Sampler
@@ -68,6 +68,12 @@ LINES: dict[str, Lines] = {
         "8": "8-bit integers, with a scale for each group of inputs or output channel.",
         "16": "Half precision on disk, computed in single precision.",
         "32": "Floating point, as the layer is.",
+    },
+    "fixed_methods": {
+        "linear": "Even levels whose distance is a power of two.",
+        "minmax": "Even levels from the least to the greatest value.",
+        "log": "Even levels of the logarithm, a sign, and zero.",
+        "tanh": "Even levels of the hyperbolic tangent.",
     },
     "per": {
         "layer": "One parameter a layer.",
@@ -179,6 +185,7 @@ CATALOGUE: dict[str, Callable[[], Lines]] = {
     "scopes": _written("scopes", get_args(Scope)),
     "selections": _quoted(get_args(Selection), "autocomp.compress.depth"),
     "bits": _written("bits", WEIGHT_BITS),
+    "fixed_methods": _written("fixed_methods", get_args(FixedMethod)),
     "ranges": _quoted(get_args(RangeMethod), "autocomp.compress.ranges"),
     "losses": _written("losses", LINES["losses"]),
     "schedules": _written("schedules", get_args(Schedule)),

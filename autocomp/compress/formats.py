@@ -13,10 +13,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from autocomp.compress.grids import FixedTensor
 from autocomp.decisions import Decision, later
-from autocomp.policy import ActivationBits, RangeMethod, Rounding
+from autocomp.rounding import ActivationBits, RangeMethod, Rounding
 
-HALF_BITS = 16
+HALF_BITS, FLOAT_BITS = 16, 32
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Of the scale that cuts nothing: those tried where few bits have to do for many weights."""
 
@@ -101,7 +102,8 @@ class Compressed:
 
     `module` always computes with what `quantized` stands for (its parameters hold the dequantised
     values). `quantized` is keyed by the tensor's first name in `module.named_parameters()`, by
-    which `halved` names the tensors stored as fp16. `ranges` holds for each exported graph (N, 2)
+    which `halved` names the tensors stored as fp16, and `fixed` keys those in fixed point, buffers
+    among them. `ranges` holds for each exported graph (N, 2)
     ends of the ranges of its rounded activations, in the graph's order; a target measures them
     when it first lowers the model.
     """
@@ -110,32 +112,39 @@ class Compressed:
     quantized: dict[str, QuantizedTensor] = field(default_factory=dict)
     ranges: dict[str, Tensor] = field(default_factory=dict)
     halved: set[str] = field(default_factory=set)
+    fixed: dict[str, FixedTensor] = field(default_factory=dict)
 
     @property
     def rounds_activations(self) -> bool:
-        return any(tensor.format.ranges is not None for tensor in self.quantized.values())
+        return any(tensor.format.ranges is not None for tensor in self.quantized.values()) or any(
+            tensor.format.activation_bits < FLOAT_BITS for tensor in self.fixed.values()
+        )
 
     @property
     def coded(self) -> set[str]:
-        """The parameters that have their codes or are fp16, and must stay as they are."""
-        return self.halved | self.quantized.keys()
+        """The tensors that have their codes or are fp16, and must stay as they are."""
+        return self.halved | self.quantized.keys() | self.fixed.keys()
 
     def halve_(self, name: str) -> None:
         """Store a parameter as fp16."""
+        self._overwrite(name, half(self.module.get_parameter(name)))
         self.halved.add(name)
-        self.quantized.pop(name, None)
-        _overwrite(self.module.get_parameter(name), half(self.module.get_parameter(name)))
 
     def store_(self, name: str, tensor: QuantizedTensor) -> None:
         """Store a parameter as `tensor`."""
+        self._overwrite(name, tensor.dequantize())
         self.quantized[name] = tensor
+
+    def fix_(self, name: str, tensor: FixedTensor) -> None:
+        """Store a parameter or buffer as `tensor`."""
+        self._overwrite(name, tensor.values())
+        self.fixed[name] = tensor
+
+    def _overwrite(self, name: str, values: Tensor) -> None:
+        self.quantized.pop(name, None)
         self.halved.discard(name)
-        _overwrite(self.module.get_parameter(name), tensor.dequantize())
-
-
-def _overwrite(parameter: nn.Parameter, values: Tensor) -> None:
-    with torch.no_grad():
-        parameter.copy_(values)
+        self.fixed.pop(name, None)
+        self.module.state_dict()[name].copy_(values)
 
 
 def half(weight: Tensor) -> Tensor:

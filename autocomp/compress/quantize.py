@@ -12,7 +12,7 @@ from autocomp.compress.formats import HALF_BITS, Compressed, LayerFormat, quanti
 from autocomp.errors import PolicyError, nearest
 from autocomp.fields import value_for
 from autocomp.patterns import matching
-from autocomp.policy import Quantize
+from autocomp.rounding import Quantize
 
 DENSE_BITS = 32
 WHOLE_BYTE = 8

@@ -50,9 +50,25 @@ def percentile(seen: Histogram) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def beyond(seen: Histogram, share: float) -> tuple[float, float]:
+    """The range about zero beyond which the fraction `share` of the values lies."""
+    sizes = np.abs(seen.centres)
+    order = np.argsort(sizes)
+    reached = np.cumsum(seen.counts[order]) / seen.counts.sum()
+    bound = float(sizes[order][np.searchsorted(reached, 1 - share)])
+    return max(seen.low, -bound), min(seen.high, bound)
+
+
 def entropy(seen: Histogram) -> tuple[float, float]:
-    """The range whose codes tell most of how values are spread (KL divergence, as in TensorRT)."""
-    return _narrowed(seen, _divergence)
+    """The range whose codes tell most of how values are spread (KL divergence, as in TensorRT).
+
+    Zero has a code of its own, however many values it is: of these no more are counted than beside.
+    """
+    counts = seen.counts.copy()
+    zero = min(int(-seen.low / (seen.high - seen.low) * counts.size), counts.size - 1)
+    beside = counts[max(zero - 1, 0) : zero + 2]
+    counts[zero] = min(counts[zero], np.sort(beside)[-2])
+    return _narrowed(Histogram(seen.low, seen.high, counts), _divergence)
 
 
 def mse(seen: Histogram) -> tuple[float, float]:

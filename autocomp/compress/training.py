@@ -26,7 +26,7 @@ from autocomp.compress.formats import (
     quantize_tensor,
 )
 from autocomp.compress.quantize import layer_formats
-from autocomp.policy import Quantize
+from autocomp.rounding import Quantize
 
 FROZEN_FROM = 0.7
 """The fraction of a retrain after which ranges and BatchNorm statistics stay as they are."""
@@ -93,7 +93,8 @@ class Rounding(TorchFunctionMode):
 
     def _weight(self, name: str, weight: Tensor) -> Tensor:
         if id(weight) not in self.rounded:
-            values = rounded(weight, self.regime.formats[name]).to(weight.device)
+            with torch.autocast(weight.device.type, enabled=False):  # codes are not for bf16
+                values = rounded(weight, self.regime.formats[name])
             self.rounded[id(weight)] = weight + (values - weight).detach()
         return self.rounded[id(weight)]
 

@@ -68,7 +68,7 @@ def test_a_model_comes_back_bit_for_bit(how, rows, columns, seed):
     tensor = quantize_tensor(module[0].weight, how)
     module[0].weight.data = tensor.dequantize()
     compressed = Compressed(module, {"0.weight": tensor})
-    values, quantized = unpack(pack(compressed), describe(compressed))
+    values, quantized, _ = unpack(pack(compressed), describe(compressed))
     assert set(values) == {"0.weight", "0.bias", *(f"1.{n}" for n in ("weight", "bias"))} | {
         "1.running_mean",
         "1.running_var",
@@ -125,7 +125,7 @@ def test_a_convolution_and_its_ranges_come_back():
     ranges = {"encoder": torch.tensor([[0.0, 6.0], [-1.5, 2.0]])}
     compressed = Compressed(module, {"weight": tensor}, ranges)
     packed = pack(compressed)
-    values, quantized = unpack(packed, describe(compressed))
+    values, quantized, _ = unpack(packed, describe(compressed))
     assert torch.equal(values["weight"], module.weight)
     assert torch.equal(quantized["weight"].codes, tensor.codes)
     assert {name: rows.tolist() for name, rows in unpack_ranges(packed).items()} == {
@@ -203,7 +203,7 @@ def test_half_precision_takes_two_bytes_a_weight_and_comes_back():
     assert packed["weight"].dtype == torch.float16
     assert packed["bias"].dtype == torch.float32
     assert halved(stored) == {"weight"}
-    values, quantized = unpack(packed, stored)
+    values, quantized, _ = unpack(packed, stored)
     assert quantized == {}
     assert values["weight"].dtype == torch.float32
     assert torch.equal(values["weight"], module.weight)

@@ -62,6 +62,13 @@ POLICIES: dict[str, list[dict[str, Any]]] = {
     "one scale a tensor": [bits("**", 6, granularity="tensor")],
     "trained through": [bits("**", 4, qat=True), {"kind": "retrain", "steps": 1}],
     "steps against the model's order": [bits("decoder", 4), bits("encoder.projection", 4)],
+    "fixed point": [
+        {"kind": "fixed_point", "layers": "**", "bits": 8, "activation_bits": 8, "method": "log"}
+    ],
+    "fixed point beside integers": [
+        bits("**", 8),
+        {"kind": "fixed_point", "layers": "encoder.projection", "bits": 16, "activation_bits": 8},
+    ],
     "int8 convolutions": [bits("encoder.backbone", 8, ranges="minmax")],
     "pruned": [CHANNELS, HEADS, WIDTH],
     "a dropped layer": [DEPTH],

@@ -77,7 +77,7 @@ def _widen(graph: GraphProto, name: str, tensor: QuantizedTensor) -> list[str]:
     if name not in stored or not readers:
         return []
     values, own = numpy_helper.to_array(stored[name]), tensor.dequantize().cpu().numpy()
-    nodes = store_values(graph, name, tensor, _factor(values, own))
+    nodes = store_values(graph, name, tensor, row_factor(values, own))
     graph.initializer.remove(stored[name])
     set_nodes(graph, [*nodes, *graph.node])
     if tensor.format.activation_bits == 32:
@@ -89,7 +89,7 @@ def _widen(graph: GraphProto, name: str, tensor: QuantizedTensor) -> list[str]:
     ]
 
 
-def _factor(values: np.ndarray, own: np.ndarray) -> np.ndarray:
+def row_factor(values: np.ndarray, own: np.ndarray) -> np.ndarray:
     """What each row of `own` was multiplied by to give that of `values`, (rows, 1)."""
     rows, before = values.reshape(len(values), -1), own.reshape(len(own), -1)
     largest = np.abs(before).argmax(axis=1)[:, None]
@@ -110,17 +110,17 @@ def _kernels(graph: GraphProto, name: str, tensor: QuantizedTensor) -> dict[str,
     kernels: dict[str, list[NodeProto]] = {}
     if tensor.codes.ndim != 2:
         return kernels
-    for node, operand in _users(name, readers):
+    for node, operand in users(name, readers):
         if _is_embedding(node, operand):
             kernels[node.output[0]] = _gather(node, name, tensor, zeros, sizes)
-        elif _is_linear(node, operand, name):
-            bias, output = _bias_and_output(graph, node, readers, rows=tensor.codes.shape[0])
+        elif is_linear(node, operand, name):
+            bias, output = bias_and_output(graph, node, readers, rows=tensor.codes.shape[0])
             inputs = [node.input[0], *packed, *zeros]
             kernels[output] = [_matmul(inputs, bias, output, tensor, sizes)]
     return kernels
 
 
-def _users(name: str, readers: Mapping[str, list[NodeProto]]) -> Iterator[tuple[NodeProto, str]]:
+def users(name: str, readers: Mapping[str, list[NodeProto]]) -> Iterator[tuple[NodeProto, str]]:
     """The nodes that read a weight, or its transpose, and the name under which they do."""
     for node in readers.get(name, []):
         if node.op_type == "Transpose":
@@ -135,7 +135,7 @@ def _is_embedding(node: NodeProto, operand: str) -> bool:
     return is_table and attribute(node, "axis", 0) == 0
 
 
-def _is_linear(node: NodeProto, operand: str, weight: str) -> bool:
+def is_linear(node: NodeProto, operand: str, weight: str) -> bool:
     """True if `node` multiplies by the weight's transpose from the right, and nothing else."""
     if node.op_type not in ("MatMul", "Gemm") or node.input[1] != operand:
         return False
@@ -147,7 +147,7 @@ def _is_linear(node: NodeProto, operand: str, weight: str) -> bool:
     return all(attribute(node, key, defaults[key]) == value for key, value in plain.items())
 
 
-def _bias_and_output(
+def bias_and_output(
     graph: GraphProto, node: NodeProto, readers: Mapping[str, list[NodeProto]], rows: int
 ) -> tuple[str, str]:
     """A linear layer's stored bias ("" if it has none), and the tensor that holds its result."""

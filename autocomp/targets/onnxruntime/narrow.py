@@ -29,9 +29,9 @@ def store_narrow(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> 
     The codes of a row span no more than 2^bits, though they need not be centred.
     """
     zero = _zero(codes, bits)
-    links = _widening(graph, name, (codes.astype(np.int16) + zero).astype(np.uint8), bits)
+    links = widening(graph, name, (codes.astype(np.int16) + zero).astype(np.uint8), bits)
     centred: Link = ("Sub", [store(graph, f"{name}.zero", zero)], {})
-    return _chain(name, [*links, centred, ("Cast", [], {"to": TensorProto.INT8})])
+    return chain(name, [*links, centred, ("Cast", [], {"to": TensorProto.INT8})])
 
 
 def store_bytes(
@@ -50,9 +50,9 @@ def store_bytes(
         "last": np.array([1]),
         "bytes_shape": np.array([*codes.shape[:2], codes.shape[2] // together]),
     }
-    links = _widening(graph, name, codes, bits)
+    links = widening(graph, name, codes, bits)
     held = {key: store(graph, f"{name}.{key}", value) for key, value in constants.items()}
-    return _chain(
+    return chain(
         name,
         [
             *links,
@@ -98,7 +98,7 @@ def store_values(
     sides = [
         node
         for key in ("scales", "zeros")
-        for node in _chain(f"{name}.{key}_fp32", [to_float], held[key])
+        for node in chain(f"{name}.{key}_fp32", [to_float], held[key])
     ]
     links = [
         to_float,
@@ -110,8 +110,8 @@ def store_values(
         ("Reshape", [held["own_shape"]], {}),
     ]
     if bits > MOST_BITS:
-        return [*sides, *_chain(name, links, store(graph, f"{name}.codes", codes))]
-    return [*sides, *_chain(name, [*_widening(graph, name, codes, bits), *links])]
+        return [*sides, *chain(name, links, store(graph, f"{name}.codes", codes))]
+    return [*sides, *chain(name, [*widening(graph, name, codes, bits), *links])]
 
 
 def _zero(codes: np.ndarray, bits: int) -> np.ndarray:
@@ -123,7 +123,7 @@ def _zero(codes: np.ndarray, bits: int) -> np.ndarray:
     return np.asarray(-rows.min(axis=1).astype(np.int64).reshape(-1, *[1] * (codes.ndim - 1)))
 
 
-def _widening(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> list[Link]:
+def widening(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> list[Link]:
     """Store unsigned `codes`; what computes them as int64, in their shape.
 
     A word is the sum of its codes times 2^(bits i), and of its bytes times 2^(8 j).
@@ -153,7 +153,7 @@ def _widening(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> lis
     ]
 
 
-def _chain(name: str, links: Sequence[Link], source: str | None = None) -> list[NodeProto]:
+def chain(name: str, links: Sequence[Link], source: str | None = None) -> list[NodeProto]:
     """Nodes each of which reads the one before; the first reads `source`, the last is `name`."""
     nodes: list[NodeProto] = []
     for place, (kind, constants, attributes) in enumerate(links):

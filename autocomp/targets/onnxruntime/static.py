@@ -14,8 +14,6 @@ import onnx
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from autocomp.compress.formats import QuantizedTensor
-from autocomp.errors import CheckpointError
-from autocomp.targets.onnxruntime.calibrate import Ranges
 from autocomp.targets.onnxruntime.edit import (
     consumers,
     dequantized,
@@ -47,20 +45,19 @@ def activations(graph: GraphProto, quantized: Mapping[str, QuantizedTensor]) -> 
 
 
 def quantize_convolutions(
-    model: onnx.ModelProto, quantized: Mapping[str, QuantizedTensor], ranges: Ranges
+    model: onnx.ModelProto,
+    quantized: Mapping[str, QuantizedTensor],
+    ranges: Mapping[str, np.ndarray],
 ) -> None:
     """Rewrite every convolution whose weight is in `quantized` to compute in 8 bits.
 
-    `ranges` has a row for each of `activations`. `CheckpointError` if it has another number.
+    `ranges` has the ends (2,) of the range of each of `activations`.
     """
     graph = model.graph
     names = list(activations(graph, quantized))
-    if len(ranges) != len(names):
-        raise CheckpointError(
-            f"model.safetensors: must hold ranges of {len(names)} activations, "
-            f"but holds {len(ranges)}"
-        )
-    scales = {name: _affine(*row) for name, row in zip(names, ranges.tolist(), strict=True)}
+    if not names:
+        return
+    scales = {name: _affine(*ranges[name].tolist()) for name in names}
     pixels = pixel_codes(graph, names)
     scales |= {name: affine for name, (_, affine) in pixels.items()}
     convs = _convolutions(graph, quantized)

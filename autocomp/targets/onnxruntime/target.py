@@ -9,21 +9,28 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
+from onnx import GraphProto
 
-from autocomp.compress.formats import HALF_BITS, Compressed, LayerFormat, QuantizedTensor
+from autocomp.compress.formats import (
+    FLOAT_BITS,
+    HALF_BITS,
+    Compressed,
+    LayerFormat,
+    QuantizedTensor,
+)
+from autocomp.compress.ranges import RANGES
 from autocomp.deploy.caption import runner
 from autocomp.errors import CheckpointError, unknown
 from autocomp.files import write_bytes
 from autocomp.targets.base import Artifact, Capabilities, Drive, ExportableGraph, Run
-from autocomp.targets.onnxruntime.calibrate import calibrate
+from autocomp.targets.onnxruntime.calibrate import Method, calibrate
 from autocomp.targets.onnxruntime.edit import merge_equal, store_halved
 from autocomp.targets.onnxruntime.export import export
+from autocomp.targets.onnxruntime.fixed import range_method, results, store_fixed
 from autocomp.targets.onnxruntime.lowbit import pack_weights
 from autocomp.targets.onnxruntime.packed import kernel_bits
 from autocomp.targets.onnxruntime.session import open_session
 from autocomp.targets.onnxruntime.static import CODE_BITS, activations, quantize_convolutions
-
-FLOAT_BITS = 32
 
 
 def lower(
@@ -46,8 +53,9 @@ def lower(
     quantized = _in_order(compressed)
     skipped: list[str] = []
     for name, model in models.items():
-        if name in compressed.ranges:
-            quantize_convolutions(model, quantized, compressed.ranges[name].numpy())
+        ranges = _ranges(name, model, compressed)
+        quantize_convolutions(model, quantized, ranges)
+        store_fixed(model.graph, compressed.fixed, ranges)
         lines = pack_weights(model, quantized)
         skipped.extend(f"{name}: {line}" for line in lines)
         store_halved(model.graph, compressed.halved)
@@ -67,10 +75,32 @@ def _measure_ranges(
 ) -> None:
     """Put the ranges of every graph with 8-bit convolutions into `compressed`."""
     assert drive is not None, "rounded activations need calibration data"
-    found = {name: activations(model.graph, compressed.quantized) for name, model in models.items()}
+    found = {name: _rounded(model.graph, compressed) for name, model in models.items()}
     wanted = {name: methods for name, methods in found.items() if methods}
     for name, ranges in calibrate(models, wanted, drive).items():
         compressed.ranges[name] = torch.from_numpy(ranges)
+
+
+def _rounded(graph: GraphProto, compressed: Compressed) -> dict[str, Method]:
+    """The activations of a graph that are rounded, in its order, and how their ranges are found."""
+    integers = activations(graph, compressed.quantized)
+    fixed = results(graph, compressed.fixed)
+    return {
+        **{name: range_method(how) for name, how in fixed.items() if name not in integers},
+        **{name: RANGES[method] for name, method in integers.items()},
+    }
+
+
+def _ranges(name: str, model: onnx.ModelProto, compressed: Compressed) -> dict[str, np.ndarray]:
+    """The ends (2,) of each rounded activation's range; `CheckpointError` if too few are known."""
+    names = list(_rounded(model.graph, compressed))
+    rows = compressed.ranges[name].numpy() if name in compressed.ranges else np.zeros((0, 2))
+    if len(rows) != len(names):
+        raise CheckpointError(
+            f"model.safetensors: must hold ranges of {len(names)} activations, "
+            f"but holds {len(rows)}"
+        )
+    return dict(zip(names, rows, strict=True))
 
 
 def open(artifact: Artifact, threads: int = 1) -> Run:
