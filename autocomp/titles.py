@@ -120,8 +120,10 @@ def _bits(step: Any) -> str:
 
 def _fixed(step: Any) -> str:
     widths = _values(step.bits)
+    if min(widths) == step.batch_norm_bits == 32:
+        return ""
     told = f"fixed point {'/'.join(f'{one:g}' for one in widths)} bits"
-    return f"{told} ({step.method})" if min(widths) < 32 else ""
+    return f"{told} ({step.method})"
 
 
 def _retrained(step: Any) -> str:

@@ -45,7 +45,7 @@ class RunningRange:
     is_frozen: bool = False
 
     def see(self, x: Tensor) -> None:
-        low, high = (min(x.min().item(), 0.0), max(x.max().item(), 0.0))
+        low, high = min(x.min().item(), 0.0), max(x.max().item(), 0.0)
         is_first = self.low == self.high
         step = 1.0 if is_first else MOMENTUM
         self.low += step * (low - self.low)
@@ -62,7 +62,7 @@ class RunningRange:
         return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, LARGEST_CODE)
 
 
-class Rounding(TorchFunctionMode):
+class RoundedReads(TorchFunctionMode):
     """While active, whatever reads one of the weights reads its rounded values.
 
     It needs no layer's cooperation: weights that two layers share, and layers that call functions
@@ -124,9 +124,13 @@ class FakeQuantized:
         self.ranges = {name: RunningRange() for name in integers}
 
     def idle(self, trainable: Collection[str]) -> str | None:
-        if any(name in trainable for name in self.formats):
+        left = [name for name in self.formats if name not in trainable]
+        if not left:
             return None
-        return "quantize with qat trains no weight it rounds: they are rounded as they are"
+        return (
+            f"quantize with qat rounds {left[0]} and {len(left) - 1} more as they are: this "
+            "retrain does not train them"
+        )
 
     def parameters(self) -> list[nn.Parameter]:
         return []
@@ -139,7 +143,7 @@ class FakeQuantized:
             for name, parameter in model.named_parameters()
             if name in self.formats
         }
-        with Rounding(self):
+        with RoundedReads(self):
             yield
 
     def loss(self, model: nn.Module, progress: float) -> Tensor | None:

@@ -23,7 +23,7 @@ class Regime(Protocol):
     """Hooks of the training loop; `progress` runs from 0 to 1 over the retrain."""
 
     def idle(self, trainable: Collection[str]) -> str | None:
-        """Why it can do nothing while `trainable` is trained; None if it can."""
+        """What it cannot do while `trainable` is trained, and why; None if it can do all."""
 
     def parameters(self) -> list[nn.Parameter]:
         """Parameters of its own, to be trained with the model's."""

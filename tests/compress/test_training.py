@@ -153,8 +153,9 @@ def test_a_running_range_follows_slowly_and_holds_zero() -> None:
     assert RunningRange().round(torch.zeros(3)).tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize(("trainable", "idle"), [({"gate.weight"}, False), ({"gate.bias"}, True)])
-def test_it_says_so_where_nothing_it_rounds_is_trained(
-    trainable: set[str], idle: bool, regime: FakeQuantized
-) -> None:
-    assert (regime.idle(trainable) is not None) == idle
+def test_it_says_which_weights_are_not_trained(regime: FakeQuantized) -> None:
+    names = set(regime.formats)
+    assert regime.idle(names | {"gate.bias"}) is None
+    line = regime.idle(names - {"conv.weight"})
+    assert line is not None
+    assert line.startswith("quantize with qat rounds conv.weight and 0 more as they are")

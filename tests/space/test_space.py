@@ -157,9 +157,9 @@ def step_case(case: str, expected: list[str] | str, *steps: Any) -> Any:
         ),
         step_case(
             "unknown-kind",
-            "policy.steps.0.kind: must be one of drop_layers, fixed_point, gamma_l1, prune_channels, "
-            "prune_heads, prune_width, quantize, resize, retrain, but got 'quantise'; "
-            "did you mean 'quantize'?",
+            "policy.steps.0.kind: must be one of drop_layers, fixed_point, gamma_l1, "
+            "prune_channels, prune_heads, prune_width, quantize, resize, retrain, "
+            "but got 'quantise'; did you mean 'quantize'?",
             {"kind": "quantise"},
         ),
         step_case(
