@@ -65,8 +65,10 @@ POLICIES: dict[str, list[dict[str, Any]]] = {
     "fixed point": [
         {"kind": "fixed_point", "layers": "**", "bits": 8, "activation_bits": 8, "method": "log"}
     ],
-    "fixed point beside integers": [
+    "fixed point beside integers, against the model's order": [
         bits("**", 8),
+        {"kind": "fixed_point", "layers": "decoder.embedding", "bits": 6, "activation_bits": 8},
+        {"kind": "fixed_point", "layers": "decoder.layers.0", "bits": 4, "activation_bits": 8},
         {"kind": "fixed_point", "layers": "encoder.projection", "bits": 16, "activation_bits": 8},
     ],
     "int8 convolutions": [bits("encoder.backbone", 8, ranges="minmax")],

@@ -79,7 +79,7 @@ def test_no_weight_takes_more_than_its_bits(bits: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     compressed = compress(Table(), bits, 128)
     artifact = lower(compressed, tmp_path)
-    ending = ".words" if bits in (3, 5, 6) else ".codes"
+    ending = ".packed" if bits in (3, 5, 6) else ".codes"
     padded = (70 + 33) * 128  # a row of 72 weights fills a group of 128
     assert stored_bytes(artifact, ending) == pytest.approx(padded * bits / 8, abs=8)
 

@@ -18,7 +18,7 @@ from autocomp.compress.grids import FixedFormat, FixedTensor, grid_of, last_leve
 from autocomp.compress.ranges import Histogram, beyond, minmax
 from autocomp.targets.onnxruntime.edit import consumers, initializers, set_nodes, store
 from autocomp.targets.onnxruntime.lowbit import bias_and_output, is_linear, row_factor, users
-from autocomp.targets.onnxruntime.narrow import MOST_BITS, chain, widening
+from autocomp.targets.onnxruntime.narrow import MOST_BITS, unpacked
 
 Method = Callable[[Histogram], tuple[float, float]]
 
@@ -102,7 +102,7 @@ def _weight(
     before: list[NodeProto] = []
     if how.bits <= MOST_BITS:
         source = f"{name}.whole"
-        before = chain(source, widening(graph, source, codes.astype(np.uint8), how.bits))
+        before = unpacked(graph, source, codes.astype(np.uint8), how.bits)
     else:
         kind = np.uint8 if how.bits <= 8 else np.uint16
         source = store(graph, f"{name}.codes", codes.astype(kind))

@@ -19,6 +19,8 @@ CODES_A_WORD = 8
 MOST_BITS = 6
 """A word of 8 codes has as many bytes as a code has bits: at most 6, for ONNX Runtime computes some
 of int64 in double precision, which holds 53 bits. Wider codes take a byte each."""
+PARTS = {2: (2,), 3: (1, 2), 4: (4,), 5: (1, 4), 6: (2, 4)}
+"""Bits of a code -> the widths of the parts it is stored in, the lowest first."""
 Link = tuple[str, list[str], dict[str, Any]]
 """A node that reads the result of the one before it: its kind, its constants, its attributes."""
 
@@ -29,7 +31,7 @@ def store_narrow(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> 
     The codes of a row span no more than 2^bits, though they need not be centred.
     """
     zero = _zero(codes, bits)
-    links = widening(graph, name, (codes.astype(np.int16) + zero).astype(np.uint8), bits)
+    links = _widening(graph, name, (codes.astype(np.int16) + zero).astype(np.uint8), bits)
     centred: Link = ("Sub", [store(graph, f"{name}.zero", zero)], {})
     return chain(name, [*links, centred, ("Cast", [], {"to": TensorProto.INT8})])
 
@@ -43,27 +45,22 @@ def store_bytes(
     `shift`, several to a byte, the first lowest.
     """
     together = 8 // kernel_bits
-    constants = {
-        "shift": np.array(shift),
-        "byte": np.array([-1, together]),
-        "weights": 2 ** (kernel_bits * np.arange(together, dtype=np.int64)),
-        "last": np.array([1]),
-        "bytes_shape": np.array([*codes.shape[:2], codes.shape[2] // together]),
-    }
-    links = widening(graph, name, codes, bits)
-    held = {key: store(graph, f"{name}.{key}", value) for key, value in constants.items()}
-    return chain(
-        name,
-        [
-            *links,
-            ("Add", [held["shift"]], {}),
-            ("Reshape", [held["byte"]], {}),
-            ("Mul", [held["weights"]], {}),
-            ("ReduceSum", [held["last"]], {"keepdims": 0}),
-            ("Cast", [], {"to": TensorProto.UINT8}),
-            ("Reshape", [held["bytes_shape"]], {}),
-        ],
-    )
+    rows, groups, size = codes.shape
+    # all first codes of a byte, then all second ones: they are put together without a transposition
+    apart = codes.reshape(-1, together).T
+    nodes = unpacked(graph, f"{name}.unpacked", apart, bits)
+    moved = store(graph, f"{name}.shift", np.array(shift, np.uint8))
+    nodes.append(helper.make_node("Add", [f"{name}.unpacked", moved], [f"{name}.moved"]))
+    parts = [f"{name}.part{place}" for place in range(together)]
+    nodes.append(helper.make_node("Split", [f"{name}.moved"], parts, axis=0))
+    total = parts[0]
+    for place, part in enumerate(parts[1:], 1):
+        weight = store(graph, f"{part}.weight", np.array(2 ** (kernel_bits * place), np.uint8))
+        nodes.append(helper.make_node("Mul", [part, weight], [f"{part}.high"]))
+        nodes.append(helper.make_node("Add", [total, f"{part}.high"], [f"{part}.sum"]))
+        total = f"{part}.sum"
+    shape = store(graph, f"{name}.bytes_shape", np.array([rows, groups, size // together]))
+    return [*nodes, helper.make_node("Reshape", [total, shape], [name])]
 
 
 def store_values(
@@ -111,7 +108,57 @@ def store_values(
     ]
     if bits > MOST_BITS:
         return [*sides, *chain(name, links, store(graph, f"{name}.codes", codes))]
-    return [*sides, *chain(name, [*widening(graph, name, codes, bits), *links])]
+    whole = f"{name}.whole"
+    return [*sides, *unpacked(graph, whole, codes, bits), *chain(name, links, whole)]
+
+
+def unpacked(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> list[NodeProto]:
+    """Store unsigned `codes` of at most 6 bits; the nodes that compute them as uint8 tensor `name`.
+
+    Their upper and lower bits are stored apart, in widths of which bytes hold whole ones: all of it
+    computes in bytes, for ONNX Runtime keeps what it computes at load until all of it is computed.
+    """
+    padded = np.zeros(-(-codes.size // 8) * 8, np.uint8)
+    padded[: codes.size] = codes.reshape(-1)
+    nodes: list[NodeProto] = []
+    low, total = 0, ""
+    for width in PARTS[bits]:
+        part = f"{name}.bits{low}"
+        nodes += _part(graph, part, (padded >> low) % 2**width, width, 2**low)
+        if total:
+            nodes.append(helper.make_node("Add", [total, part], [f"{part}.sum"]))
+        total, low = f"{part}.sum" if total else part, low + width
+    ends = [np.array([0]), np.array([codes.size])]
+    held = [
+        store(graph, f"{name}.{key}", one)
+        for key, one in zip(("first", "count"), ends, strict=True)
+    ]
+    shape = store(graph, f"{name}.shape", np.array(codes.shape))
+    links: list[Link] = [("Slice", held, {}), ("Reshape", [shape], {})]
+    return [*nodes, *chain(name, links, total)]
+
+
+def _part(
+    graph: GraphProto, name: str, codes: np.ndarray, width: int, weight: int
+) -> list[NodeProto]:
+    """Store codes of 1, 2 or 4 bits; the nodes that compute them, flat, times `weight`."""
+    places = np.arange(0, 8, width, dtype=np.uint8)
+    stored = np.bitwise_or.reduce(codes.reshape(-1, 8 // width) << places, axis=1, keepdims=True)
+    constants = {
+        "packed": stored.astype(np.uint8),
+        "places": places,
+        "levels": np.array(2**width, np.uint8),
+        "weight": np.array(weight, np.uint8),
+        "flat": np.array([-1]),
+    }
+    held = {key: store(graph, f"{name}.{key}", value) for key, value in constants.items()}
+    links: list[Link] = [
+        ("BitShift", [held["places"]], {"direction": "RIGHT"}),
+        ("Mod", [held["levels"]], {}),
+        ("Mul", [held["weight"]], {}),
+        ("Reshape", [held["flat"]], {}),
+    ]
+    return chain(name, links, held["packed"])
 
 
 def _zero(codes: np.ndarray, bits: int) -> np.ndarray:
@@ -123,7 +170,7 @@ def _zero(codes: np.ndarray, bits: int) -> np.ndarray:
     return np.asarray(-rows.min(axis=1).astype(np.int64).reshape(-1, *[1] * (codes.ndim - 1)))
 
 
-def widening(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> list[Link]:
+def _widening(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> list[Link]:
     """Store unsigned `codes`; what computes them as int64, in their shape.
 
     A word is the sum of its codes times 2^(bits i), and of its bytes times 2^(8 j).

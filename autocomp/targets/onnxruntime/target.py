@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,7 @@ import onnxruntime as ort
 import torch
 from onnx import GraphProto
 
-from autocomp.compress.formats import (
-    FLOAT_BITS,
-    HALF_BITS,
-    Compressed,
-    LayerFormat,
-    QuantizedTensor,
-)
+from autocomp.compress.formats import FLOAT_BITS, HALF_BITS, Compressed, LayerFormat
 from autocomp.compress.ranges import RANGES
 from autocomp.deploy.caption import runner
 from autocomp.errors import CheckpointError, unknown
@@ -48,15 +43,15 @@ def lower(
     """
     directory.mkdir(parents=True, exist_ok=True)
     models = {name: export(name, graph, compressed.module) for name, graph in graphs.items()}
+    compressed = _in_order(compressed)
     if compressed.rounds_activations and not compressed.ranges:
         _measure_ranges(models, compressed, drive)
-    quantized = _in_order(compressed)
     skipped: list[str] = []
     for name, model in models.items():
         ranges = _ranges(name, model, compressed)
-        quantize_convolutions(model, quantized, ranges)
+        quantize_convolutions(model, compressed.quantized, ranges)
         store_fixed(model.graph, compressed.fixed, ranges)
-        lines = pack_weights(model, quantized)
+        lines = pack_weights(model, compressed.quantized)
         skipped.extend(f"{name}: {line}" for line in lines)
         store_halved(model.graph, compressed.halved)
         merge_equal(model.graph)
@@ -64,10 +59,17 @@ def lower(
     return Artifact(directory, {name: f"{name}.onnx" for name in graphs}, skipped=tuple(skipped))
 
 
-def _in_order(compressed: Compressed) -> dict[str, QuantizedTensor]:
-    """In the order of the model, not of the steps: a reloaded model knows no steps."""
-    names = (name for name, _ in compressed.module.named_parameters())
-    return {name: compressed.quantized[name] for name in names if name in compressed.quantized}
+def _in_order(compressed: Compressed) -> Compressed:
+    """The same, tensors in the model's order and not the steps': a reloaded model knows no steps.
+
+    The ranges are not a copy: what is measured is put into both.
+    """
+    names, quantized, fixed = compressed.module.state_dict(), compressed.quantized, compressed.fixed
+    return replace(
+        compressed,
+        quantized={name: quantized[name] for name in names if name in quantized},
+        fixed={name: fixed[name] for name in names if name in fixed},
+    )
 
 
 def _measure_ranges(
