@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,10 @@ from autocomp.clock import Clock
 from autocomp.compress.batchnorm import recalibrate_
 from autocomp.compress.channels import prune_channels_
 from autocomp.compress.depth import drop_layers_
+from autocomp.compress.fixed_point import fix_
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantize_
+from autocomp.compress.training import fake_quantized
 from autocomp.compress.transformer import prune_heads_, prune_width_
 from autocomp.patterns import matching
 from autocomp.policy import (
@@ -26,15 +29,17 @@ from autocomp.policy import (
     PruneChannels,
     PruneHeads,
     PruneWidth,
-    Quantize,
     Resize,
     Retrain,
 )
 from autocomp.retrain.loop import retrain_, trainable_names
 from autocomp.retrain.regimes import Regime, gamma_l1
+from autocomp.rounding import FixedPoint, Quantize
 from autocomp.tasks.base import Batch, Task
 
 CALIBRATION_EXAMPLES = 32
+COMPENSATION_BATCHES = 4
+"""Batches whose inputs compensated rounding weighs; the means of channels need one."""
 DROPPED = "every layer it means was dropped by an earlier step"
 UNCHANGED = "the features are the dense model's already"
 
@@ -83,12 +88,17 @@ class Work:
 
 
 def apply_(work: Work, policy: Policy, clock: Clock) -> list[str]:
-    """Carry out every step in order, in place; returns what was skipped, and why."""
+    """Carry out every step in order, in place; returns what was skipped, and why.
+
+    What a regime waits to do when every layer of its retrain was dropped, it does untrained.
+    """
     skipped: list[str] = []
     for index, step in enumerate(policy.steps):
         with clock(step.kind):
             found = [DROPPED] if _is_dropped(work, step) else APPLY[step.kind](work, step)
         skipped += [f"steps.{index}.{step.kind}: {line}" for line in found]
+    for regime in work.regimes:
+        regime.finish(work.module)
     return skipped
 
 
@@ -151,11 +161,15 @@ def _retrain(work: Work, step: Retrain) -> list[str]:
     if step.loss == "features" and step.steps and not work.regimes and _sees_as_dense(work):
         return [UNCHANGED]
     teacher = bench.teacher if step.has_teacher else None
+    coded = trainable_names(work.module, step) & work.compressed.coded
+    step = step.model_copy(update={"exclude": (*step.exclude, *sorted(coded))})
     trained = trainable_names(work.module, step)
-    idle = [line for regime in work.regimes if (line := regime.idle(trained)) is not None]
+    lines = [line for regime in work.regimes if (line := regime.idle(trained)) is not None]
+    if coded:
+        lines.append(f"{len(coded)} weights stay as they are: an earlier step rounded them")
     retrain_(work.module, step, work.task, teacher, work.regimes, bench.seed)
     work.regimes.clear()
-    return idle
+    return lines
 
 
 def _sees_as_dense(work: Work) -> bool:
@@ -174,9 +188,18 @@ def _sees_as_dense(work: Work) -> bool:
 
 
 def _quantize(work: Work, step: Quantize) -> list[str]:
-    batch = next(work.calibration(1))
+    if step.qat:
+        regime, skipped = fake_quantized(work.compressed, step)
+        work.regimes.append(regime)
+        return skipped
+    count = COMPENSATION_BATCHES if step.rounding == "compensated" else 1
+    batches = list(work.calibration(count))
     work.module.eval()
-    return quantize_(work.compressed, step, lambda: work.forward(batch))
+    return quantize_(work.compressed, step, [partial(work.forward, batch) for batch in batches])
+
+
+def _fixed_point(work: Work, step: FixedPoint) -> list[str]:
+    return fix_(work.compressed, step)
 
 
 APPLY: dict[str, Callable[[Work, Any], list[str]]] = {
@@ -188,5 +211,6 @@ APPLY: dict[str, Callable[[Work, Any], list[str]]] = {
     "gamma_l1": _gamma_l1,
     "retrain": _retrain,
     "quantize": _quantize,
+    "fixed_point": _fixed_point,
 }
 """How each kind of step is carried out; it returns what it skipped, and why."""

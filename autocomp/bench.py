@@ -21,6 +21,7 @@ from autocomp.checkpoint.folder import (
 )
 from autocomp.compress.channels import channel_layers
 from autocomp.compress.depth import fewest, layer_containers
+from autocomp.compress.fixed_point import fixable_layers
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantizable_layers
 from autocomp.decisions import validate
@@ -232,6 +233,7 @@ LAYERS: dict[str, Callable[[nn.Module], list[str]]] = {
     "drop_layers": lambda model: list(layer_containers(model)),
     "gamma_l1": lambda model: _names(model, nn.BatchNorm2d),
     "quantize": lambda model: list(quantizable_layers(model)),
+    "fixed_point": fixable_layers,
     "retrain": lambda model: [name for name, _ in model.named_parameters()],
 }
 """For each kind of step, the names in a model that it can act on (channels need a trace too)."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autocomp.errors import UserError, nearest, unknown
 
@@ -37,6 +37,14 @@ class Decision(BaseModel):
         if lines:
             raise ValueError("\n".join(lines))
         return value
+
+
+def later(default: Any) -> Any:
+    """A field that came later: not written where it has its default, as no older decision has it.
+
+    So what was written before keeps its id and its bytes.
+    """
+    return Field(default=default, exclude_if=lambda value: value == default)
 
 
 def content_id(decision: BaseModel) -> str:

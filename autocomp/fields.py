@@ -1,4 +1,4 @@
-"""The types of a step's fields: patterns over module names, and numbers that differ by module.
+"""What steps are made of: patterns over module names, and numbers that differ by module.
 
 A number that may differ between parts of the model is one value, or a mapping from a module's name
 to the value for all that lies below it.
@@ -9,10 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+)
 
-WEIGHT_BITS = (4, 5, 6, 8, 16, 32)
+from autocomp.decisions import Decision
+
+WEIGHT_BITS = (2, 3, 4, 5, 6, 8, 16, 32)
 Value = TypeVar("Value", int, float)
+
+
+class PolicyStep(Decision):
+    """What every step shares: its numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 def _patterns(value: Any) -> Any:

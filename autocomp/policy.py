@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from autocomp.decisions import Decision, content_id, dump_yaml, load_yaml, validate
 from autocomp.errors import PolicyError, unknown
-from autocomp.fields import BitsByUnit, Patterns, RatioByUnit
+from autocomp.fields import Patterns, PolicyStep, RatioByUnit
+from autocomp.rounding import FixedPoint, Quantize
 
 Criterion = Literal["l1", "l2", "bn_scale", "bn_variance", "group_norm", "taylor", "random"]
 UnitCriterion = Literal["l1", "l2", "taylor", "random"]
@@ -24,17 +25,12 @@ Selection = Literal["uniform", "first", "last", "block_influence"]
 Schedule = Literal["cosine", "linear", "constant"]
 Precision = Literal["auto", "fp32", "bf16"]
 BatchNorm = Literal["batch", "running"]
-RangeMethod = Literal["minmax", "percentile", "mse"]
 RetrainLoss = Literal["task", "features"]
 
-KEEP_CODES = ("quantize", "drop_layers")
-"""Steps that may follow a quantize step: they change no weight that has its codes."""
-
-
-class PolicyStep(Decision):
-    """What every step shares: its numbers are finite."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
+KEEP_CODES = ("quantize", "fixed_point", "drop_layers")
+"""Steps that may follow one that rounds weights: they change none that has its codes."""
+TRAIN_CODES = (*KEEP_CODES, "retrain", "gamma_l1")
+"""Those that may follow one with `qat: true`, whose codes are there after the next retrain."""
 
 
 class PruneChannels(PolicyStep):
@@ -159,24 +155,6 @@ class GammaL1(PolicyStep):
     strength: float = Field(default=1e-5, ge=0)
 
 
-class Quantize(PolicyStep):
-    """Store the matched linear, embedding and convolution weights at `bits`; 32 leaves a layer.
-
-    16 are fp16, computed in fp32. Fewer are integers: symmetric, rounded to nearest, `group_size`
-    inputs to a scale. A convolution has then a scale an output channel and computes in 8 bits,
-    however few it is stored in: its activations are rounded too, over a range that `ranges` finds
-    on images of the train split, and the means of its channels are kept as they were (bias
-    correction, 1906.04721).
-    """
-
-    kind: Literal["quantize"] = "quantize"
-    layers: Patterns
-    exclude: Patterns = ()
-    bits: BitsByUnit
-    group_size: Literal[16, 32, 64, 128] = 32
-    ranges: RangeMethod = "minmax"
-
-
 STEPS: dict[str, type[Decision]] = {
     "prune_channels": PruneChannels,
     "prune_heads": PruneHeads,
@@ -186,6 +164,7 @@ STEPS: dict[str, type[Decision]] = {
     "gamma_l1": GammaL1,
     "retrain": Retrain,
     "quantize": Quantize,
+    "fixed_point": FixedPoint,
 }
 
 NOTHING: dict[str, tuple[str, float]] = {
@@ -195,6 +174,7 @@ NOTHING: dict[str, tuple[str, float]] = {
     "gamma_l1": ("strength", 0),
     "retrain": ("steps", 0),
     "quantize": ("bits", 32),
+    "fixed_point": ("bits", 32),
 }
 """Kind of step -> the field that says how much it does, and where that is nothing."""
 
@@ -208,9 +188,18 @@ def is_idle(step: Decision, depths: Mapping[str, int], image_size: int | None = 
         return step.keep >= depths.get(step.layers, math.inf)
     if isinstance(step, Resize):
         return step.image_size == image_size
+    if isinstance(step, FixedPoint) and step.batch_norm_bits < 32:
+        return False
     field, nothing = NOTHING[getattr(step, "kind", "")]
     value = getattr(step, field)
     return all(one == nothing for one in (value.values() if isinstance(value, dict) else [value]))
+
+
+def attached(step: Decision) -> str | None:
+    """What a step is called that does nothing but in the next retrain; None for any other."""
+    if isinstance(step, Quantize):
+        return "quantize with qat: true" if step.qat else None
+    return "gamma_l1" if isinstance(step, GammaL1) else None
 
 
 def _check_kind(value: Any) -> Any:
@@ -225,7 +214,15 @@ def _check_kind(value: Any) -> Any:
 
 
 Step = Annotated[
-    PruneChannels | PruneHeads | PruneWidth | DropLayers | Resize | GammaL1 | Retrain | Quantize,
+    PruneChannels
+    | PruneHeads
+    | PruneWidth
+    | DropLayers
+    | Resize
+    | GammaL1
+    | Retrain
+    | Quantize
+    | FixedPoint,
     Field(discriminator="kind"),
 ]
 
@@ -238,17 +235,21 @@ class Policy(Decision):
     @model_validator(mode="after")
     def _check_order(self) -> Policy:
         kinds = [step.kind for step in self.steps]
-        first = kinds.index("quantize") if "quantize" in kinds else len(kinds)
-        for late, kind in enumerate(kinds):
-            if late > first and kind not in KEEP_CODES:
+        may_follow: dict[int, tuple[str, ...]] = {}
+        for index, step in enumerate(self.steps):
+            for first, kept in may_follow.items():
+                if step.kind not in kept:
+                    raise ValueError(
+                        f"steps.{index}: a {step.kind} must come before every {kinds[first]} step, "
+                        f"but it follows steps.{first}.{kinds[first]}"
+                    )
+            if isinstance(step, Quantize | FixedPoint):
+                is_trained = isinstance(step, Quantize) and step.qat
+                may_follow[index] = TRAIN_CODES if is_trained else KEEP_CODES
+            name = attached(step)
+            if name is not None and "retrain" not in kinds[index:]:
                 raise ValueError(
-                    f"steps.{late}: a {kind} must come before every quantize step, "
-                    f"but it follows steps.{first}.quantize"
-                )
-        for index, kind in enumerate(kinds):
-            if kind == "gamma_l1" and "retrain" not in kinds[index:]:
-                raise ValueError(
-                    f"steps.{index}: gamma_l1 must be followed by a retrain, but none follows"
+                    f"steps.{index}: {name} must be followed by a retrain, but none follows"
                 )
         return self
 

@@ -18,13 +18,14 @@ TENSORS = "tensors.json"
 class TensorRecord(Decision):
     """One tensor: `bits` of a value, and the bytes it takes in the packed weights, scales and all.
 
-    A width that a kernel rounds up takes more in the runtime's files.
+    The runtime computes with it in `computed_bits`; older records do not say.
     """
 
     name: str
     shape: tuple[Annotated[int, Field(ge=0)], ...]
     bits: int = Field(ge=1)
     bytes: int = Field(ge=0)
+    computed_bits: int | None = Field(default=None, ge=1)
 
 
 class TensorRecords(Decision):

@@ -28,7 +28,8 @@ from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantize_
 from autocomp.data.split import SPLITS
 from autocomp.errors import UserError, unknown
-from autocomp.policy import Policy, PruneChannels, Quantize
+from autocomp.policy import Policy, PruneChannels
+from autocomp.rounding import Quantize
 from autocomp.targets import TargetSettings, load_target
 from autocomp.tasks.base import Batch, Task, torch_run
 from autocomp.tasks.registry import build_task

@@ -103,7 +103,10 @@ def in_short(policy: Policy) -> str:
 
 def changing(policy: Policy) -> Policy:
     """The policy without the steps that change nothing: a ratio of 0, 32 bits."""
-    return Policy(steps=tuple(step for step in policy.steps if SHORT[step.kind](step)))
+    # a retrain of no steps may be what a step must be followed by
+    return Policy.model_construct(
+        steps=tuple(step for step in policy.steps if SHORT[step.kind](step))
+    )
 
 
 def _less(what: str) -> Callable[[Any], str]:
@@ -116,7 +119,16 @@ def _less(what: str) -> Callable[[Any], str]:
 
 def _bits(step: Any) -> str:
     widths = _values(step.bits)
-    return f"{'/'.join(f'{one:g}' for one in widths)} bits" if min(widths) < 32 else ""
+    trained = " trained" if step.qat else ""
+    return f"{'/'.join(f'{one:g}' for one in widths)} bits{trained}" if min(widths) < 32 else ""
+
+
+def _fixed(step: Any) -> str:
+    widths = _values(step.bits)
+    if min(widths) == step.batch_norm_bits == 32:
+        return ""
+    told = f"fixed point {'/'.join(f'{one:g}' for one in widths)} bits"
+    return f"{told} ({step.method})"
 
 
 def _retrained(step: Any) -> str:
@@ -133,6 +145,7 @@ SHORT: dict[str, Callable[[Any], str]] = {
     "gamma_l1": lambda step: "gamma L1",
     "retrain": _retrained,
     "quantize": _bits,
+    "fixed_point": _fixed,
 }
 
 

@@ -25,6 +25,7 @@ from autocomp.policy import Policy
 from autocomp.predictions import Predictions
 from autocomp.provenance import versions
 from autocomp.results import Status, TrialResult, one_line, reason_of
+from autocomp.rounding import Quantize
 from autocomp.targets import Artifact, Run, load_target
 from autocomp.timing import own_latency_ms, time_beside
 
@@ -186,7 +187,11 @@ def _stop_if_hopeless(bench: Bench, policy: Policy, found: Findings) -> None:
         for one in bench.objectives
         if one.metric in SIZES + LATENCIES and (one.at_most or one.at_least)
     ]
-    steps = tuple(step for step in policy.steps if step.kind not in ("retrain", "gamma_l1"))
+    steps = tuple(
+        step.model_copy(update={"qat": False}) if isinstance(step, Quantize) else step
+        for step in policy.steps
+        if step.kind not in ("retrain", "gamma_l1")
+    )
     if not bounds or not steps or len(steps) == len(policy.steps):
         return
     with found.clock("probe"):

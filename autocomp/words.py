@@ -12,10 +12,10 @@ from autocomp.policy import (
     PruneChannels,
     PruneHeads,
     PruneWidth,
-    Quantize,
     Resize,
     Retrain,
 )
+from autocomp.rounding import FixedPoint, Quantize
 
 
 def describe(policy: Policy) -> list[str]:
@@ -64,7 +64,26 @@ def _retrain(step: Retrain) -> str:
 
 def _quantize(step: Quantize) -> str:
     where = f"the weights of {_where(step.layers)}"
-    return f"store {where} at {_one_or_range(step.bits)} bits"
+    parts = [f"store {where} at {_one_or_range(step.bits)} bits"]
+    if step.scheme == "affine":
+        parts.append("with zero points of their own")
+    if step.granularity != "auto":
+        parts.append(f"a scale a {step.granularity}")
+    if step.rounding == "compensated":
+        parts.append("rounding compensated")
+    if step.activation_bits == 32:
+        parts.append("computed in fp32")
+    if step.qat:
+        parts.append("trained through the rounding")
+    return ", ".join(parts)
+
+
+def _fixed_point(step: FixedPoint) -> str:
+    return (
+        f"hold {_where(step.layers)} in fixed point ({step.method}): parameters at "
+        f"{_one_or_range(step.bits)} bits, activations at {step.activation_bits}, BatchNorm "
+        f"statistics at {step.batch_norm_bits}"
+    )
 
 
 PHRASES: dict[str, Callable[[Any], str]] = {
@@ -76,6 +95,7 @@ PHRASES: dict[str, Callable[[Any], str]] = {
     "gamma_l1": _gamma,
     "retrain": _retrain,
     "quantize": _quantize,
+    "fixed_point": _fixed_point,
 }
 
 

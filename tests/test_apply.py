@@ -42,6 +42,7 @@ def carry_out(work: Work, *steps: dict[str, Any]) -> list[str]:
         {"kind": "prune_width", "layers": "decoder", "ratio": 0.0},
         {"kind": "drop_layers", "layers": "decoder.layers", "keep": 2},
         {"kind": "quantize", "layers": "**", "bits": 32},
+        {"kind": "fixed_point", "layers": "**", "bits": 32, "activation_bits": 8},
         {**RETRAIN, "steps": 0},
     ],
     ids=lambda step: step["kind"],
@@ -50,7 +51,7 @@ def test_a_step_that_removes_nothing_is_the_identity(step: dict[str, Any], work:
     before = weights(work.module)
     assert carry_out(work, step) == []
     assert changed(before, work.module) == set()
-    assert work.compressed.quantized == {}
+    assert work.compressed.coded == set()
 
 
 FEATURES = {**RETRAIN, "loss": "features", "train": "encoder"}
@@ -134,6 +135,30 @@ def test_regimes_last_until_the_next_retrain(work: Work) -> None:
     gamma = {"kind": "gamma_l1", "layers": "encoder.backbone", "strength": 0.1}
     assert carry_out(work, gamma, RETRAIN) == []
     assert work.regimes == []
+
+
+QAT = {"kind": "quantize", "layers": "decoder", "bits": 4, "qat": True}
+
+
+def test_weights_are_trained_through_their_rounding_and_then_stay(work: Work) -> None:
+    assert carry_out(work, QAT, RETRAIN) == []
+    tensors = work.compressed.quantized
+    assert {name.split(".")[0] for name in tensors} == {"decoder"}
+    for name, tensor in tensors.items():
+        assert torch.equal(work.module.get_parameter(name), tensor.dequantize())
+    before, biases = weights(work.module), "decoder.layers.0.ffn.up.bias"
+    (line,) = carry_out(work, RETRAIN)
+    rule = f"{len(tensors)} weights stay as they are: an earlier step rounded them"
+    assert line == f"steps.0.retrain: {rule}"
+    moved = changed(before, work.module)
+    assert biases in moved
+    assert not moved & set(tensors)
+
+
+def test_a_retrain_of_what_was_dropped_still_leaves_codes(work: Work) -> None:
+    drop = {"kind": "drop_layers", "layers": "decoder.layers", "keep": 1, "select": "last"}
+    carry_out(work, QAT, drop, {**RETRAIN, "train": "decoder.layers.0"})
+    assert "decoder.embedding.weight" in work.compressed.quantized
 
 
 def test_a_regime_that_can_do_nothing_is_reported(work: Work) -> None:

@@ -25,7 +25,9 @@ MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path 
 # a part imports from itself and from those in the lines above it
 LAYERING = (
     ("errors", "deploy", "trust"),
-    ("decisions", "fields", "files", "patterns", "clock", "provenance"),
+    ("decisions",),
+    ("fields", "files", "patterns", "clock", "provenance"),
+    ("rounding",),
     ("policy", "results", "predictions", "tensors"),
     ("space", "words"),
     ("titles",),
@@ -45,7 +47,7 @@ LAYERING = (
     ("__main__",),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERING) for part in parts}
-ALLOWED = {("targets", f"autocomp.compress.{name}") for name in ("formats", "ranges")}
+ALLOWED = {("targets", f"autocomp.compress.{name}") for name in ("formats", "grids", "ranges")}
 """What a part may import besides: those modules of a sibling."""
 
 OUTSIDE = {

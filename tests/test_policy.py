@@ -33,7 +33,10 @@ compressing = st.one_of(
 quantizing = st.builds(
     Quantize,
     layers=patterns,
-    bits=st.sampled_from([4, 8, 16, 32]) | st.dictionaries(units, st.sampled_from([4, 8, 16, 32])),
+    bits=st.sampled_from([4, 8, 16, 32]) | st.dictionaries(units, st.sampled_from([2, 3, 8])),
+    scheme=st.sampled_from(["symmetric", "affine"]),
+    rounding=st.sampled_from(["nearest", "compensated"]),
+    activation_bits=st.sampled_from([8, 32]),
 )
 policies = st.builds(
     lambda before, after: Policy(steps=(*before, *after)),
@@ -73,6 +76,8 @@ def step_lines(*steps: Any) -> list[str]:
     return [line.removeprefix("mine.yaml: ") for line in caught.value.problems]
 
 
+RETRAIN = {"kind": "retrain", "steps": 1}
+QAT = {"kind": "quantize", "layers": "a", "bits": 8, "qat": True}
 HEADS = {"kind": "prune_heads", "layers": "a"}
 KINDS = ", ".join(sorted(STEPS))
 
@@ -100,7 +105,7 @@ KINDS = ", ".join(sorted(STEPS))
         ),
         pytest.param(
             [{"kind": "quantize", "layers": "a", "bits": [8]}],
-            ["steps.0.bits: must be one of 4, 5, 6, 8, 16, 32, but got [8]"],
+            ["steps.0.bits: must be one of 2, 3, 4, 5, 6, 8, 16, 32, but got [8]"],
             id="bits",
         ),
         pytest.param(
@@ -166,6 +171,35 @@ KINDS = ", ".join(sorted(STEPS))
             id="prune-after-quantize",
         ),
         pytest.param(
+            [QAT | {"rounding": "compensated"}, {"kind": "retrain", "steps": 1}],
+            [
+                "steps.0: rounding must be nearest with qat: true, where training makes good what "
+                "rounding does, but got compensated"
+            ],
+            id="qat-compensated",
+        ),
+        pytest.param(
+            [{"kind": "retrain", "steps": 1}, QAT],
+            ["steps.1: quantize with qat: true must be followed by a retrain, but none follows"],
+            id="qat-without-retrain",
+        ),
+        pytest.param(
+            [QAT, {"kind": "prune_width", "layers": "a", "ratio": 0.5}, RETRAIN],
+            [
+                "steps.1: a prune_width must come before every quantize step, "
+                "but it follows steps.0.quantize"
+            ],
+            id="prune-after-qat",
+        ),
+        pytest.param(
+            [QAT, RETRAIN, {"kind": "quantize", "layers": "b", "bits": 8}, RETRAIN],
+            [
+                "steps.3: a retrain must come before every quantize step, "
+                "but it follows steps.2.quantize"
+            ],
+            id="retrain-after-both",
+        ),
+        pytest.param(
             [{"kind": "retrain", "steps": 1}, {"kind": "gamma_l1", "layers": "a"}],
             ["steps.1: gamma_l1 must be followed by a retrain, but none follows"],
             id="gamma-without-retrain",
@@ -174,6 +208,27 @@ KINDS = ", ".join(sorted(STEPS))
 )
 def test_a_mistake_names_place_rule_and_value(steps: list[Any], expected: list[str]) -> None:
     assert step_lines(*steps) == expected
+
+
+def test_what_is_trained_through_its_rounding_may_be_trained_on() -> None:
+    gamma = {"kind": "gamma_l1", "layers": "a"}
+    drop = {"kind": "drop_layers", "layers": "a", "keep": 1}
+    steps = [
+        QAT,
+        gamma,
+        RETRAIN,
+        drop,
+        QAT,
+        RETRAIN,
+        {"kind": "quantize", "layers": "b", "bits": 4},
+    ]
+    assert len(Policy.model_validate({"steps": steps}).steps) == len(steps)
+
+
+def test_what_older_policies_do_not_say_is_not_written() -> None:
+    text = Policy(steps=(Quantize(layers=("a",), bits=4, scheme="affine"),)).to_yaml()
+    assert "scheme: affine" in text
+    assert "rounding" not in text
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,22 @@ EIGHT_FOUR = (("encoder", 8), ("encoder.head", 8), ("decoder", 4))
         ([{"kind": "quantize", "layers": "**", "bits": 4}], "4 bits"),
         ([{"kind": "quantize", "layers": "**", "bits": 32}], "nothing changed"),
         (
+            [
+                {"kind": "quantize", "layers": "**", "bits": 3, "qat": True},
+                {"kind": "retrain", "steps": 0},
+            ],
+            "3 bits trained",
+        ),
+        ([{"kind": "fixed_point", "layers": "**", "bits": 6}], "fixed point 6 bits (linear)"),
+        (
+            [{"kind": "fixed_point", "layers": "**", "bits": 32, "batch_norm_bits": 8}],
+            "fixed point 32 bits (linear)",
+        ),
+        (
+            [{"kind": "fixed_point", "layers": "**", "bits": 32, "activation_bits": 8}],
+            "nothing changed",
+        ),
+        (
             [{"kind": "quantize", "layers": "**", "bits": {"encoder": 32, "decoder": 4}}],
             "4/32 bits",
         ),

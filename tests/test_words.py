@@ -58,6 +58,17 @@ from autocomp.words import PHRASES, describe
             {"kind": "quantize", "layers": "a", "bits": {}},
             "store the weights of a at 32 bits",
         ),
+        (
+            {"kind": "quantize", "layers": "a", "bits": 3, "rounding": "compensated"}
+            | {"scheme": "affine", "granularity": "tensor", "activation_bits": 32},
+            "store the weights of a at 3 bits, with zero points of their own, a scale a tensor, "
+            "rounding compensated, computed in fp32",
+        ),
+        (
+            {"kind": "fixed_point", "layers": "a", "bits": 8, "method": "log"},
+            "hold a in fixed point (log): parameters at 8 bits, activations at 32, BatchNorm "
+            "statistics at 32",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else value["kind"],
 )

@@ -22,6 +22,7 @@ from autocomp.checkpoint.packing import (
     describe,
     halved,
     pack,
+    records,
     unpack,
     unpack_ranges,
 )
@@ -35,7 +36,7 @@ from autocomp.policy import Policy
 from autocomp.targets import Artifact, TargetSettings, load_target
 from autocomp.tasks.base import Run, Task
 from autocomp.tasks.registry import restore_task
-from autocomp.tensors import TensorRecord, TensorRecords
+from autocomp.tensors import TensorRecords
 
 CONFIG = "config.json"
 CALIBRATION_EXAMPLES, CALIBRATION_BATCH = 64, 4
@@ -201,13 +202,12 @@ class Checkpoint:
             packed = load_file(self.directory / WEIGHTS)
         except (OSError, SafetensorError) as failure:
             raise CheckpointError(f"{self.directory / WEIGHTS}: {failure}") from None
-        values, quantized = unpack(packed, self.config.tensors)
+        values, quantized, fixed = unpack(packed, self.config.tensors)
         module = self.task.build()
         reshape_(module, {name: how.shape for name, how in self.config.tensors.items()})
         module.load_state_dict(values, strict=False)
-        return Compressed(
-            module.eval(), quantized, unpack_ranges(packed), halved(self.config.tensors)
-        )
+        ranges, halves = unpack_ranges(packed), halved(self.config.tensors)
+        return Compressed(module.eval(), quantized, ranges, halves, fixed)
 
     def predict(self, raw: bytes) -> Any:
         """The prediction for one raw example: the caption of a JPEG file's bytes, say."""
@@ -243,12 +243,8 @@ def is_whole(path: Path, config: CheckpointConfig) -> bool:
 
 def tensor_records(directory: Path) -> TensorRecords:
     """How the tensors of the checkpoint in a folder are stored; no other file is looked at."""
-    return TensorRecords(
-        tensors=tuple(
-            TensorRecord(name=name, shape=how.shape, bits=how.bits, bytes=how.stored_bytes)
-            for name, how in _read_config(directory).tensors.items()
-        )
-    )
+    config = _read_config(directory)
+    return records(config.tensors, load_target(config.target.kind).computed_bits)
 
 
 def is_checkpoint(directory: Path) -> bool:

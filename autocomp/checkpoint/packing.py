@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -11,14 +11,22 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from autocomp.compress.formats import HALF_BITS, Compressed, LayerFormat, QuantizedTensor
-from autocomp.decisions import Decision
+from autocomp.compress.formats import (
+    FLOAT_BITS,
+    HALF_BITS,
+    Compressed,
+    LayerFormat,
+    QuantizedTensor,
+)
+from autocomp.compress.grids import FixedFormat, FixedTensor
+from autocomp.decisions import Decision, later
 from autocomp.errors import CheckpointError
 from autocomp.models.reshape import tensors
+from autocomp.tensors import TensorRecord, TensorRecords
 
 RANGES = "ranges."
 """What the name of a graph's ranges begins with."""
-FLOAT_BITS, SCALE_BYTES = 32, 2
+SCALE_BYTES, GRID_BYTES = 2, 8
 
 
 class StoredTensor(Decision):
@@ -26,41 +34,75 @@ class StoredTensor(Decision):
 
     shape: tuple[Annotated[int, Field(ge=0)], ...]
     format: LayerFormat | None = None
+    fixed: FixedFormat | None = later(None)
 
     @property
     def bits(self) -> int:
         """Of one value."""
-        return FLOAT_BITS if self.format is None else self.format.bits
+        how = self.fixed or self.format
+        return FLOAT_BITS if how is None else how.bits
 
     @property
     def stored_bytes(self) -> int:
-        """What `pack` makes of the tensor: the codes and their fp16 scales, or floats."""
+        """What `pack` makes of the tensor: the codes, their scales and zero points, or floats."""
         codes = -(-math.prod(self.shape) * self.bits // 8)
+        if self.fixed is not None:
+            return codes + GRID_BYTES
         if self.format is None or self.format.bits == HALF_BITS:
             return codes
-        return codes + SCALE_BYTES * self.shape[0] * self.format.groups(self.shape)[0]
+        scales = math.prod(self.format.scale_shape(self.shape))
+        zeros = -(-scales * self.bits // 8) if self.format.affine else 0
+        return codes + SCALE_BYTES * scales + zeros
 
 
 def describe(compressed: Compressed) -> dict[str, StoredTensor]:
     """Shape and format of every tensor of a compressed model, by name."""
     return {
-        name: StoredTensor(shape=tuple(tensor.shape), format=_format(compressed, name))
+        name: StoredTensor(
+            shape=tuple(tensor.shape),
+            format=_format(compressed, name),
+            fixed=compressed.fixed[name].format if name in compressed.fixed else None,
+        )
         for name, tensor in tensors(compressed.module).items()
     }
+
+
+def records(
+    tensors: Mapping[str, StoredTensor],
+    computed_bits: Callable[[Sequence[int], LayerFormat | None], int],
+) -> TensorRecords:
+    """How tensors are stored, and in how many bits a target computes with each."""
+    return TensorRecords(
+        tensors=tuple(
+            TensorRecord(
+                name=name,
+                shape=how.shape,
+                bits=how.bits,
+                bytes=how.stored_bytes,
+                computed_bits=computed_bits(how.shape, how.format),
+            )
+            for name, how in tensors.items()
+        )
+    )
 
 
 def pack(compressed: Compressed) -> dict[str, Tensor]:
     """The tensors to store: floats as they are, codes several to a byte with their scales."""
     packed: dict[str, Tensor] = {}
     for name, tensor in tensors(compressed.module).items():
-        quantized = compressed.quantized.get(name)
+        quantized, fixed = compressed.quantized.get(name), compressed.fixed.get(name)
         if name in compressed.halved:
             packed[name] = tensor.half().contiguous()
+        elif fixed is not None:
+            packed[f"{name}.codes"] = pack_codes(fixed.codes, fixed.format.bits)
+            packed[f"{name}.grid"] = fixed.grid
         elif quantized is None:
             packed[name] = tensor.contiguous().clone()
         else:
             packed[f"{name}.codes"] = pack_codes(quantized.codes, quantized.format.bits)
             packed[f"{name}.scales"] = quantized.scales
+            if quantized.zeros is not None:
+                packed[f"{name}.zeros"] = pack_codes(quantized.zeros, quantized.format.bits)
     return packed | {f"{RANGES}{graph}": rows for graph, rows in compressed.ranges.items()}
 
 
@@ -82,13 +124,18 @@ def unpack_ranges(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def unpack(
     packed: Mapping[str, Tensor], stored: Mapping[str, StoredTensor]
-) -> tuple[dict[str, Tensor], dict[str, QuantizedTensor]]:
+) -> tuple[dict[str, Tensor], dict[str, QuantizedTensor], dict[str, FixedTensor]]:
     """The fp32 values of every tensor, and the codes of those that have them; exact."""
     values: dict[str, Tensor] = {}
     quantized: dict[str, QuantizedTensor] = {}
+    fixed: dict[str, FixedTensor] = {}
     try:
         for name, how in stored.items():
-            if how.format is None or how.format.bits == HALF_BITS:
+            if how.fixed is not None:
+                codes = unpack_codes(packed[f"{name}.codes"], how.fixed.bits, how.shape).int()
+                fixed[name] = FixedTensor(how.fixed, codes, _shaped(packed[f"{name}.grid"], (2,)))
+                values[name] = fixed[name].values()
+            elif how.format is None or how.format.bits == HALF_BITS:
                 values[name] = _shaped(packed[name], how.shape).float()
             else:
                 quantized[name] = _quantized(packed, name, how.shape, how.format)
@@ -98,7 +145,7 @@ def unpack(
         raise CheckpointError(
             f"model.safetensors: must hold the tensors config.json describes, but {reason}"
         ) from None
-    return values, quantized
+    return values, quantized, fixed
 
 
 def halved(stored: Mapping[str, StoredTensor]) -> set[str]:
@@ -111,9 +158,9 @@ def halved(stored: Mapping[str, StoredTensor]) -> set[str]:
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
-    """Codes (any shape, uint8 below 2^bits) as one stream of bits in bytes, first code lowest."""
-    flat = codes.cpu().numpy().reshape(-1, 1)
-    ones = np.unpackbits(flat, axis=1, count=bits, bitorder="little")  # (N, bits)
+    """Codes (any shape, below 2^bits) as one stream of bits in bytes, first code lowest."""
+    whole = codes.cpu().numpy().astype(_code_type(bits)).reshape(-1, 1).view(np.uint8)
+    ones = np.unpackbits(whole, axis=1, count=bits, bitorder="little")  # (N, bits)
     return torch.from_numpy(np.packbits(ones, bitorder="little"))
 
 
@@ -122,15 +169,22 @@ def unpack_codes(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     count = torch.Size(shape).numel()
     stream = _shaped(packed, (-(-count * bits // 8),)).numpy()
     ones = np.unpackbits(stream, count=count * bits, bitorder="little").reshape(count, bits)
-    return torch.from_numpy(np.packbits(ones, axis=1, bitorder="little").reshape(shape))
+    whole = np.packbits(ones, axis=1, bitorder="little").view(_code_type(bits)).reshape(shape)
+    return torch.from_numpy(whole.astype(np.uint8 if bits <= 8 else np.int32))
+
+
+def _code_type(bits: int) -> str:
+    return "u1" if bits <= 8 else "<u2"
 
 
 def _quantized(
     packed: Mapping[str, Tensor], name: str, shape: tuple[int, ...], how: LayerFormat
 ) -> QuantizedTensor:
     codes = unpack_codes(packed[f"{name}.codes"], how.bits, shape)
-    scales = _shaped(packed[f"{name}.scales"], (shape[0], how.groups(shape)[0]))
-    return QuantizedTensor(how, codes, scales)
+    places = how.scale_shape(shape)
+    scales = _shaped(packed[f"{name}.scales"], places)
+    zeros = unpack_codes(packed[f"{name}.zeros"], how.bits, places) if how.affine else None
+    return QuantizedTensor(how, codes, scales, zeros)
 
 
 def _shaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -21,12 +21,12 @@ from autocomp.policy import (
     BatchNorm,
     Criterion,
     Precision,
-    RangeMethod,
     Schedule,
     Scope,
     Selection,
     UnitCriterion,
 )
+from autocomp.rounding import FixedMethod, RangeMethod
 from autocomp.space.domains import DOMAINS
 from autocomp.space.metrics import METRICS
 from autocomp.space.space import Sampler
@@ -60,12 +60,20 @@ LINES: dict[str, Lines] = {
         "running": "Keeps the statistics it has; scale and shift still learn.",
     },
     "bits": {
+        "2": "2-bit integers; rounded to nearest they keep little, trained or compensated more.",
+        "3": "3-bit integers on disk, computed at 4 bits in linear layers and embeddings.",
         "4": "4-bit integers, with a scale for each group of inputs or output channel.",
-        "5": "5-bit integers in convolutions, 8-bit ones in what has no such kernel.",
-        "6": "6-bit integers in convolutions, 8-bit ones in what has no such kernel.",
+        "5": "5-bit integers on disk, computed at 8 bits.",
+        "6": "6-bit integers on disk, computed at 8 bits.",
         "8": "8-bit integers, with a scale for each group of inputs or output channel.",
         "16": "Half precision on disk, computed in single precision.",
         "32": "Floating point, as the layer is.",
+    },
+    "fixed_methods": {
+        "linear": "Even levels whose distance is a power of two.",
+        "minmax": "Even levels from the least to the greatest value.",
+        "log": "Even levels of the logarithm, a sign, and zero.",
+        "tanh": "Even levels of the hyperbolic tangent.",
     },
     "per": {
         "layer": "One parameter a layer.",
@@ -198,6 +206,7 @@ CATALOGUE: dict[str, Callable[[], Lines]] = {
     "scopes": _written("scopes", get_args(Scope)),
     "selections": _quoted(get_args(Selection), "autocomp.compress.depth"),
     "bits": _written("bits", WEIGHT_BITS),
+    "fixed_methods": _written("fixed_methods", get_args(FixedMethod)),
     "ranges": _quoted(get_args(RangeMethod), "autocomp.compress.ranges"),
     "losses": _written("losses", LINES["losses"]),
     "schedules": _written("schedules", get_args(Schedule)),

@@ -1,34 +1,60 @@
-"""Store linear, embedding and convolution weights at 16, 8 or 4 bits."""
+"""Store linear, embedding and convolution weights in few bits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from autocomp.compress.compensation import batched, compensate, hessians, is_compensable
 from autocomp.compress.correction import Forward, channel_means, restore_means_
 from autocomp.compress.formats import HALF_BITS, Compressed, LayerFormat, quantize_tensor
 from autocomp.errors import PolicyError, nearest
 from autocomp.fields import value_for
 from autocomp.patterns import matching
-from autocomp.policy import Quantize
+from autocomp.rounding import Quantize
 
 DENSE_BITS = 32
 WHOLE_BYTE = 8
 FEWEST_INPUTS = 32
 """A convolution of fewer inputs to an output channel keeps 8 bits."""
 Layer = nn.Linear | nn.Embedding | nn.Conv2d
+Formats = dict[str, LayerFormat]
+"""Of layers by name: those of a step that changes them."""
 
 
-def quantize_(compressed: Compressed, step: Quantize, forward: Forward | None = None) -> list[str]:
+def quantize_(
+    compressed: Compressed, step: Quantize, forwards: Sequence[Forward] = ()
+) -> list[str]:
     """Round the matched weights to their codes, in place; returns what was skipped, and why.
 
     The module's weights become the values that the codes stand for, so it computes what ships. A
-    weight shared by two layers goes by the name of the first. With `forward`, which runs the model
-    on a batch, rounded convolutions keep the means of what they compute.
+    weight shared by two layers goes by the name of the first. Each of `forwards` runs the model on
+    a batch. With them, rounded convolutions keep the means of what they compute; compensated
+    rounding needs them.
     """
+    formats, skipped = layer_formats(compressed.module, step)
     layers = quantizable_layers(compressed.module)
+    corrected = [
+        name
+        for name, fmt in formats.items()
+        if fmt.bits < HALF_BITS and isinstance(layers[name], nn.Conv2d)
+    ]
+    means = None
+    if forwards and corrected:
+        means = channel_means(compressed.module, forwards[0])
+    skipped += _round(compressed, formats, forwards)
+    if means is not None:
+        restore_means_(compressed.module, forwards[0], means)
+    return skipped
+
+
+def layer_formats(model: nn.Module, step: Quantize) -> tuple[Formats, list[str]]:
+    """The formats `step` gives the layers it matches; what they are not given, and why.
+
+    Layers at 32 bits have none. `PolicyError` if it matches no layer.
+    """
+    layers = quantizable_layers(model)
     names = matching(layers, step.layers, step.exclude)
     if not names:
         close = nearest(step.layers[0], layers)
@@ -36,60 +62,104 @@ def quantize_(compressed: Compressed, step: Quantize, forward: Forward | None = 
             f"quantize.layers: must match a layer it can act on, but {list(step.layers)} "
             f"matches none; nearest: {', '.join(close) or 'none'}"
         )
-    widths = {name: value_for(name, step.bits, DENSE_BITS) for name in names}
-    convolutions = [name for name in names if isinstance(layers[name], nn.Conv2d)]
-    if forward is None or all(widths[name] >= HALF_BITS for name in convolutions):
-        return _round(compressed, step, layers, widths)
-    means = channel_means(compressed.module, forward)
-    skipped = _round(compressed, step, layers, widths)
-    restore_means_(compressed.module, forward, means)
-    return skipped
-
-
-def _round(
-    compressed: Compressed, step: Quantize, layers: Mapping[str, Layer], widths: Mapping[str, int]
-) -> list[str]:
-    narrow: list[str] = []
-    for name, bits in widths.items():
-        if bits == DENSE_BITS:
-            continue
+    formats: Formats = {}
+    refused: dict[str, list[str]] = {}
+    for name in names:
+        bits = value_for(name, step.bits, DENSE_BITS)
         if bits == HALF_BITS:
-            _halve(compressed, f"{name}.weight", layers[name].weight)
-            continue
-        if bits < WHOLE_BYTE and _is_narrow(layers[name]):
-            narrow.append(name)
-            bits = WHOLE_BYTE
-        weight = layers[name].weight
-        quantized = quantize_tensor(weight, _format(layers[name], bits, step))
-        compressed.quantized[f"{name}.weight"] = quantized
-        compressed.halved.discard(f"{name}.weight")
-        with torch.no_grad():
-            weight.copy_(quantized.dequantize())
-    if not narrow:
+            formats[name] = LayerFormat(bits=HALF_BITS)
+        elif bits < HALF_BITS:
+            formats[name], reasons = _format(layers[name], bits, step)
+            for reason in reasons:
+                refused.setdefault(reason, []).append(name)
+    lines = [f"{own[0]} and {len(own) - 1} more {reason}" for reason, own in refused.items()]
+    return formats, lines
+
+
+def _format(layer: Layer, bits: int, step: Quantize) -> tuple[LayerFormat, list[str]]:
+    """The format of a layer, and what it is not given."""
+    if isinstance(layer, nn.Conv2d):
+        return _convolution_format(layer, bits, step)
+    fmt = LayerFormat(
+        bits=bits,
+        group_size=step.group_size if step.granularity in ("auto", "group") else None,
+        per_tensor=step.granularity == "tensor",
+        affine=step.scheme == "affine",
+        activation_bits=step.activation_bits,
+    )
+    return _with_rounding(fmt, layer, step)
+
+
+def _convolution_format(
+    layer: nn.Conv2d, bits: int, step: Quantize
+) -> tuple[LayerFormat, list[str]]:
+    computes_integers = step.activation_bits == WHOLE_BYTE
+    lines = []
+    if bits < WHOLE_BYTE and layer.weight[0].numel() < FEWEST_INPUTS:
+        # a depthwise convolution, say: it is small, and its channels have no redundancy
+        lines.append(
+            f"convolutions have fewer than {FEWEST_INPUTS} inputs to a channel, too few for so few "
+            f"bits, and keep {WHOLE_BYTE}"
+        )
+        bits = WHOLE_BYTE
+    is_grouped = step.granularity == "group"
+    if is_grouped and computes_integers:
+        lines.append("convolutions have a scale a channel: no kernel has more of them in 8 bits")
+        is_grouped = False
+    is_affine = step.scheme == "affine"
+    if is_affine and computes_integers and bits == WHOLE_BYTE:
+        lines.append("convolutions are symmetric: no kernel computes affine weights of 8 bits")
+        is_affine = False
+    fmt = LayerFormat(
+        bits=bits,
+        group_size=step.group_size if is_grouped else None,
+        ranges=step.ranges if computes_integers else None,
+        per_tensor=step.granularity == "tensor",
+        affine=is_affine,
+        activation_bits=step.activation_bits,
+    )
+    rounded, more = _with_rounding(fmt, layer, step)
+    return rounded, lines + more
+
+
+def _with_rounding(fmt: LayerFormat, layer: Layer, step: Quantize) -> tuple[LayerFormat, list[str]]:
+    if step.rounding == "nearest":
+        return fmt, []
+    if isinstance(layer, nn.Embedding) or is_compensable(layer):
+        return fmt.model_copy(update={"rounding": step.rounding}), []
+    return fmt, ["convolutions are rounded to nearest: too few or too many inputs to compensate"]
+
+
+def _round(compressed: Compressed, formats: Formats, forwards: Sequence[Forward]) -> list[str]:
+    """Store the layers at their formats, those that need no data first."""
+    layers = quantizable_layers(compressed.module)
+    compensated = {
+        name: layers[name] for name, fmt in formats.items() if fmt.rounding == "compensated"
+    }
+    for name, fmt in formats.items():
+        if fmt.bits == HALF_BITS:
+            compressed.halve_(f"{name}.weight")
+        elif name not in compensated:
+            compressed.store_(f"{name}.weight", quantize_tensor(layers[name].weight, fmt))
+    assert forwards or not compensated, "compensated rounding needs calibration data"
+    alone: list[str] = []
+    for names in batched(compensated):
+        weights = {name: layers[name].weight for name in names}
+        found = hessians(compressed.module, weights, forwards)
+        for name, weight in weights.items():
+            if name in found:
+                tensor = compensate(weight, found[name], formats[name])
+            else:
+                alone.append(name)
+                nearest_format = formats[name].model_copy(update={"rounding": "nearest"})
+                tensor = quantize_tensor(weight, nearest_format)
+            compressed.store_(f"{name}.weight", tensor)
+    if not alone:
         return []
     return [
-        f"{narrow[0]} and {len(narrow) - 1} more convolutions have fewer than {FEWEST_INPUTS} "
-        f"inputs to a channel, too few for so few bits, and keep {WHOLE_BYTE}"
+        f"{alone[0]} and {len(alone) - 1} more layers are rounded to nearest: nothing is "
+        "multiplied by their weights, so there is nothing to compensate"
     ]
-
-
-def _is_narrow(layer: Layer) -> bool:
-    """True for a depthwise convolution, say: it is small, and its channels have no redundancy."""
-    return isinstance(layer, nn.Conv2d) and layer.weight[0].numel() < FEWEST_INPUTS
-
-
-def _halve(compressed: Compressed, name: str, weight: Tensor) -> None:
-    compressed.halved.add(name)
-    compressed.quantized.pop(name, None)
-    largest = torch.finfo(torch.float16).max
-    with torch.no_grad():
-        weight.copy_(weight.clamp(-largest, largest).half())
-
-
-def _format(layer: nn.Module, bits: int, step: Quantize) -> LayerFormat:
-    if isinstance(layer, nn.Conv2d):
-        return LayerFormat(bits=bits, ranges=step.ranges)
-    return LayerFormat(bits=bits, group_size=step.group_size)
 
 
 def quantizable_layers(model: nn.Module) -> dict[str, Layer]:

@@ -13,11 +13,16 @@ from autocomp.study.sensitivity import Reading, Sensitivity
 
 HEADINGS: dict[str, Callable[[float], str]] = {
     "quantize": lambda bits: f"{bits:g} bits",
+    "fixed_point": lambda bits: f"{bits:g} fixed",
     "prune_channels": lambda ratio: f"-{ratio:.0%} channels",
     "prune_heads": lambda ratio: f"-{ratio:.0%} heads",
     "prune_width": lambda ratio: f"-{ratio:.0%} units",
 }
 """What a kind of step does to a layer at a value, in a few characters."""
+
+
+BITS = ("quantize", "fixed_point")
+"""Kinds whose values are bits, of which fewer take away more."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def grid(found: Sensitivity, objectives: tuple[Objective, ...]) -> Grid:
 
 def _mild(reading: Reading) -> float:
     """Ascends with how much is taken away."""
-    return -reading.value if reading.kind == "quantize" else reading.value
+    return -reading.value if reading.kind in BITS else reading.value
 
 
 def sensitivity_table(found: Grid) -> Table:

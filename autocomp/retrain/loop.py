@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -62,7 +62,7 @@ def retrain_(
         batches = task.training_batches(models, step.batch_size, trainable, seed)
         for index in range(step.steps):
             parts = [{k: v.to(device) for k, v in part.items()} for part in next(batches)]
-            with precision(step.precision, device):
+            with precision(step.precision, device), _active(regimes, model):
                 loss = _loss(models, step, task, parts)
             for regime in regimes:
                 extra = regime.loss(model, index / step.steps)
@@ -111,6 +111,14 @@ def _teachers(step: Retrain, teacher: nn.Module | None) -> list[nn.Module]:
             f"but got distill {step.distill:g}, hidden {step.hidden:g}, loss {step.loss}"
         )
     return [teacher.eval()]
+
+
+@contextmanager
+def _active(regimes: Sequence[Regime], model: nn.Module) -> Iterator[None]:
+    with ExitStack() as stack:
+        for regime in regimes:
+            stack.enter_context(regime.active(model))
+        yield
 
 
 @contextmanager

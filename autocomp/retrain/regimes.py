@@ -7,6 +7,7 @@ a plain model behind.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,10 +23,13 @@ class Regime(Protocol):
     """Hooks of the training loop; `progress` runs from 0 to 1 over the retrain."""
 
     def idle(self, trainable: Collection[str]) -> str | None:
-        """Why it can do nothing while `trainable` is trained; None if it can."""
+        """What it cannot do while `trainable` is trained, and why; None if it can do all."""
 
     def parameters(self) -> list[nn.Parameter]:
         """Parameters of its own, to be trained with the model's."""
+
+    def active(self, model: nn.Module) -> AbstractContextManager[None]:
+        """What holds while `model` runs forward."""
 
     def loss(self, model: nn.Module, progress: float) -> Tensor | None:
         """A term to add to the loss."""
@@ -51,6 +55,9 @@ class ShrinkGamma:
 
     def parameters(self) -> list[nn.Parameter]:
         return []
+
+    def active(self, model: nn.Module) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def loss(self, model: nn.Module, progress: float) -> Tensor | None:
         gammas = [model.get_parameter(f"{name}.weight") for name in self.names]

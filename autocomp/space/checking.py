@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -10,9 +11,12 @@ from pydantic import BaseModel, ValidationError
 
 from autocomp.decisions import problems
 from autocomp.errors import nearest
-from autocomp.policy import STEPS, Policy
+from autocomp.policy import STEPS, Policy, attached
 from autocomp.space.domains import Choice, Domain, IntRange
 from autocomp.space.steps import Item, SearchStep
+
+Placed = tuple[int, SearchStep | None]
+"""A step, or none, with its index in the space."""
 
 _PROBES = (0.0, 1.0, 0.5, 0.381966)
 _MOST_PROBED_VALUES = 1024
@@ -78,21 +82,37 @@ def order_problems(items: Sequence[Item]) -> list[str]:
 
     A policy's rules say of a step that none of some kind may come before it, or that one must come
     after it. So each step is tried where it fares worst: after the first step that may be a
-    quantize, and before nothing but the steps that no branch leaves out.
+    quantize, with and without qat, and before nothing but the steps that no branch leaves out.
     """
     kinds = [_one_of_each_kind(item) for item in items]
     certain = [(index, one[0]) for index, one in enumerate(kinds) if len(one) == 1]
-    first: list[tuple[int, SearchStep | None]] = []
+    first: dict[bool, list[Placed]] = {True: [], False: []}
     lines: list[str] = []
     for index, options in enumerate(kinds):
         after = [one for one in certain if one[0] > index]
-        for option in options:
-            lines += _complaints_about([*first, (index, option), *after])
-        first = first or [(index, one) for one in options if one and one.kind == "quantize"]
+        for option, with_qat in itertools.product(options, first):
+            retrained = [one for one in certain if first[with_qat] and _trains(one, before=index)]
+            before = [*first[True], *retrained] if with_qat else first[False]
+            lines += _complaints_about([*before, (index, option), *after])
+        for with_qat, found in first.items():
+            first[with_qat] = found or [(index, one) for one in options if _rounds(one, with_qat)]
     return list(dict.fromkeys(lines))
 
 
-def _complaints_about(chosen: Sequence[tuple[int, SearchStep | None]]) -> list[str]:
+def _rounds(step: SearchStep | None, with_qat: bool) -> bool:
+    return step is not None and step.kind == "quantize" and _is_attached(step) == with_qat
+
+
+def _trains(placed: Placed, before: int) -> bool:
+    index, step = placed
+    return index < before and step is not None and step.kind == "retrain"
+
+
+def _is_attached(step: SearchStep) -> bool:
+    return attached(STEPS[step.kind].model_validate(step.example())) is not None
+
+
+def _complaints_about(chosen: Sequence[Placed]) -> list[str]:
     """What a policy refuses about the steps chosen, each with its index in the space."""
     steps = [(index, step.example()) for index, step in chosen if step is not None]
     policy = {"steps": [example for _, example in steps]}
@@ -106,7 +126,8 @@ def _placed(line: str, places: Sequence[str]) -> str:
 
 
 def _one_of_each_kind(item: Item) -> list[SearchStep | None]:
-    """The rules about order look at nothing but kinds."""
+    """The rules about order look at nothing but kinds, and at what waits for a retrain."""
     if isinstance(item, SearchStep):
         return [item]
-    return list({step and step.kind: step for step in item.options.values()}.values())
+    kinds = {step and (step.kind, _is_attached(step)): step for step in item.options.values()}
+    return list(kinds.values())

@@ -12,8 +12,8 @@ from autocomp.space.checking import order_problems, value_problems
 from autocomp.space.domains import Domain, is_domain, looks_like_domain, parse_domain
 from autocomp.space.steps import NO_STEP, Branch, Item, SearchStep, fields_by_unit
 
-FIXED_FIELDS = ("layers", "exclude")
-"""What decides which parameters there are cannot itself be one."""
+FIXED_FIELDS = ("layers", "exclude", "qat")
+"""What decides which parameters there are, or which steps may follow, cannot itself be one."""
 
 
 def parse_steps(value: Any, lines: list[str]) -> tuple[Item, ...]:

@@ -65,8 +65,11 @@ def _probes_of(step: SearchStep) -> Iterator[Probe]:
             continue
         for value in _values(domain):
             if value != NOTHING[step.kind][1]:
-                settings = default_values(step) | {"layers": [layer], "exclude": []}
-                policy = Policy.model_validate({"steps": [settings | {field: {layer: value}}]})
+                alone = {"layers": [layer], "exclude": [], field: {layer: value}}
+                # nothing is retrained, so nothing is trained through either
+                rounds = {"qat": False} if step.fields.get("qat") else {}
+                settings = default_values(step) | alone | rounds
+                policy = Policy.model_validate({"steps": [settings]})
                 yield Probe(layer, step.kind, value, policy)
 
 

@@ -6,7 +6,7 @@ Nothing here loads torch or a runtime.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from autocomp.compress.formats import Compressed
+    from autocomp.compress.formats import Compressed, LayerFormat
 
 Capabilities = Mapping[str, Mapping[int, str]]
 """For each kind of layer: the weight widths stored as such, and the kernel that computes each."""
@@ -114,7 +114,10 @@ class Target(Protocol):
         """Load every graph; `CheckpointError` if a file is missing, truncated or not a model."""
 
     def capabilities(self) -> Capabilities:
-        """Which weight widths are computed by which kernel."""
+        """Which weight widths are stored as such, and which kernel computes them."""
+
+    def computed_bits(self, shape: Sequence[int], how: LayerFormat | None) -> int:
+        """In how many bits a weight reaches its kernel, where one can read it."""
 
     def versions(self) -> dict[str, str]:
         """The versions of the runtime's packages, by name."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save
 from torch import nn
 
 from autocomp.checkpoint.packing import (
@@ -50,15 +51,24 @@ def test_the_first_code_lies_lowest(codes, bits, packed):
     assert pack_codes(torch.tensor(codes, dtype=torch.uint8), bits).tolist() == packed
 
 
+FORMATS = st.builds(
+    LayerFormat,
+    bits=BITS,
+    group_size=st.sampled_from([16, 32]),
+    affine=st.booleans(),
+    activation_bits=st.sampled_from([8, 32]),
+) | st.builds(LayerFormat, bits=BITS, per_tensor=st.booleans(), affine=st.booleans())
+
+
 @settings(deadline=None)
-@given(BITS, st.sampled_from([16, 32]), st.integers(1, 5), st.integers(1, 70), st.integers(0, 99))
-def test_a_model_comes_back_bit_for_bit(bits, group_size, rows, columns, seed):
+@given(FORMATS, st.integers(1, 5), st.integers(1, 70), st.integers(0, 99))
+def test_a_model_comes_back_bit_for_bit(how, rows, columns, seed):
     torch.manual_seed(seed)
     module = nn.Sequential(nn.Linear(columns, rows), nn.BatchNorm1d(rows))
-    tensor = quantize_tensor(module[0].weight, LayerFormat(bits=bits, group_size=group_size))
+    tensor = quantize_tensor(module[0].weight, how)
     module[0].weight.data = tensor.dequantize()
     compressed = Compressed(module, {"0.weight": tensor})
-    values, quantized = unpack(pack(compressed), describe(compressed))
+    values, quantized, _ = unpack(pack(compressed), describe(compressed))
     assert set(values) == {"0.weight", "0.bias", *(f"1.{n}" for n in ("weight", "bias"))} | {
         "1.running_mean",
         "1.running_var",
@@ -68,18 +78,42 @@ def test_a_model_comes_back_bit_for_bit(bits, group_size, rows, columns, seed):
     assert quantized["0.weight"].format == tensor.format
     assert torch.equal(quantized["0.weight"].codes, tensor.codes)
     assert torch.equal(quantized["0.weight"].scales, tensor.scales)
+    if how.affine:
+        assert torch.equal(quantized["0.weight"].zeros, tensor.zeros)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize(
+    "fields",
+    [{"group_size": 32}, {"group_size": 128, "affine": True}, {}, {"per_tensor": True}],
+    ids=["group", "affine group", "channel", "tensor"],
+)
+def test_a_file_is_as_large_as_bits_times_weights_and_scales(bits, fields):
+    module = nn.Linear(512, 300)
+    tensor = quantize_tensor(module.weight, LayerFormat(bits=bits, **fields))
+    file = save(pack(Compressed(module, {"weight": tensor})))
+    zeros = tensor.scales.numel() * bits / 8 if tensor.format.affine else 0
+    expected = 512 * 300 * bits / 8 + 2 * tensor.scales.numel() + zeros + 4 * 300
+    assert expected < len(file) < 1.05 * expected
+
+
+def test_a_format_of_an_older_checkpoint_is_read():
+    written = {"shape": [4, 32], "format": {"bits": 4, "group_size": 32, "ranges": None}}
+    how = StoredTensor.model_validate(written)
+    assert how.model_dump(mode="json") == written
+    assert how.stored_bytes == 4 * 32 // 2 + 4 * 2
 
 
 @settings(deadline=None)
-@given(BITS, st.sampled_from([None, 16, 32]), st.integers(1, 5), st.integers(1, 70))
-def test_what_a_tensor_takes_is_known_without_packing_it(bits, group_size, rows, columns):
+@given(FORMATS, st.integers(1, 5), st.integers(1, 70))
+def test_what_a_tensor_takes_is_known_without_packing_it(how, rows, columns):
     module = nn.Linear(columns, rows)
-    tensor = quantize_tensor(module.weight, LayerFormat(bits=bits, group_size=group_size))
+    tensor = quantize_tensor(module.weight, how)
     compressed = Compressed(module, {"weight": tensor})
     packed, stored = pack(compressed), describe(compressed)
-    assert stored["weight"].bits == bits
+    assert stored["weight"].bits == how.bits
     assert stored["weight"].stored_bytes == sum(
-        packed[f"weight.{part}"].nbytes for part in ("codes", "scales")
+        one.nbytes for name, one in packed.items() if name.startswith("weight.")
     )
     assert (stored["bias"].bits, stored["bias"].stored_bytes) == (32, packed["bias"].nbytes)
 
@@ -91,7 +125,7 @@ def test_a_convolution_and_its_ranges_come_back():
     ranges = {"encoder": torch.tensor([[0.0, 6.0], [-1.5, 2.0]])}
     compressed = Compressed(module, {"weight": tensor}, ranges)
     packed = pack(compressed)
-    values, quantized = unpack(packed, describe(compressed))
+    values, quantized, _ = unpack(packed, describe(compressed))
     assert torch.equal(values["weight"], module.weight)
     assert torch.equal(quantized["weight"].codes, tensor.codes)
     assert {name: rows.tolist() for name, rows in unpack_ranges(packed).items()} == {
@@ -169,7 +203,7 @@ def test_half_precision_takes_two_bytes_a_weight_and_comes_back():
     assert packed["weight"].dtype == torch.float16
     assert packed["bias"].dtype == torch.float32
     assert halved(stored) == {"weight"}
-    values, quantized = unpack(packed, stored)
+    values, quantized, _ = unpack(packed, stored)
     assert quantized == {}
     assert values["weight"].dtype == torch.float32
     assert torch.equal(values["weight"], module.weight)

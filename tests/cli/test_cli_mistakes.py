@@ -288,7 +288,7 @@ def test_bench_without_the_data(cli: Cli, study: Path, tmp_path: Path) -> None:
         pytest.param("steps: 3", "steps: must be", id="no list"),
         pytest.param(
             "steps: [{kind: quantize, layers: '**', bits: 7}]",
-            "steps.0.bits: must be one of 4, 5, 6, 8, 16, 32, but got 7",
+            "steps.0.bits: must be one of 2, 3, 4, 5, 6, 8, 16, 32, but got 7",
             id="bits",
         ),
         pytest.param(

@@ -69,7 +69,7 @@ def test_no_change_corrects_nothing(net: nn.Module) -> None:
 
 def test_rounded_convolutions_are_corrected_and_others_need_no_data(net: nn.Module) -> None:
     expected = net(IMAGES).mean(dim=(0, 2, 3))
-    quantize_(Compressed(net), Quantize(layers="**", bits=8), lambda: net(IMAGES))
+    quantize_(Compressed(net), Quantize(layers="**", bits=8), [lambda: net(IMAGES)])
     found = net(IMAGES).mean(dim=(0, 2, 3))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
@@ -77,4 +77,4 @@ def test_rounded_convolutions_are_corrected_and_others_need_no_data(net: nn.Modu
         raise AssertionError("nothing is rounded")
 
     for bits in (16, 32):
-        quantize_(Compressed(Net()), Quantize(layers="**", bits=bits), unused)
+        quantize_(Compressed(Net()), Quantize(layers="**", bits=bits), [unused])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocomp.compress.ranges import BINS, RANGES, Histogram, minmax, mse, percentile
+from autocomp.compress.ranges import BINS, RANGES, Histogram, entropy, minmax, mse, percentile
 
 
 def seen(values: np.ndarray) -> Histogram:
@@ -23,6 +23,7 @@ def error(values: np.ndarray, low: float, high: float) -> float:
 
 
 @pytest.mark.parametrize("method", RANGES)
+@settings(max_examples=10)
 @given(st.integers(0, 99), st.floats(0.1, 100))
 def test_a_range_lies_within_what_was_seen(method: str, seed: int, scale: float) -> None:
     histogram = seen(np.random.default_rng(seed).normal(0, scale, 1000))
@@ -46,6 +47,14 @@ def test_mse_errs_least(spread: str) -> None:
     best = error(values, *mse(histogram))
     assert best <= error(values, *minmax(histogram)) * 1.01
     assert best <= error(values, *percentile(histogram)) * 1.05
+
+
+def test_entropy_keeps_what_is_evenly_spread_and_cuts_a_thin_tail() -> None:
+    generator = np.random.default_rng(3)
+    even = generator.uniform(-2, 2, 100_000)
+    assert entropy(seen(even)) == pytest.approx((-2, 2), rel=0.05)
+    tailed = np.concatenate([generator.normal(0, 1, 100_000), generator.uniform(80, 400, 20)])
+    assert 2 < entropy(seen(tailed))[1] < 200
 
 
 def test_percentile_cuts_one_in_ten_thousand() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -180,12 +182,20 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[str, float]] = []
         self.own = nn.Parameter(torch.ones(1))
+        self.passes = 0
 
     def idle(self, trainable: object) -> str | None:
         return None
 
     def parameters(self) -> list[nn.Parameter]:
         return [self.own]
+
+    @contextmanager
+    def active(self, model: nn.Module) -> Iterator[None]:
+        self.passes += 1
+        self.calls.append(("begins", self.passes))
+        yield
+        self.calls.append(("ends", self.passes))
 
     def loss(self, model: nn.Module, progress: float) -> torch.Tensor | None:
         self.calls.append(("loss", progress))
@@ -202,8 +212,12 @@ def test_a_regime_acts_around_every_step(task: Captioning, model: CnnTransformer
     regime = Recorder()
     retrain_(model, step(steps=2, warmup=0), task, regimes=[regime])
     assert regime.calls == [
+        ("begins", 1),
+        ("ends", 1),
         ("loss", 0.0),
         ("after_step", 0.5),
+        ("begins", 2),
+        ("ends", 2),
         ("loss", 0.5),
         ("after_step", 1.0),
         ("finish", 1.0),

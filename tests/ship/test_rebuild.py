@@ -55,6 +55,22 @@ POLICIES: dict[str, list[dict[str, Any]]] = {
     "fp32": [],
     "8 bits": [bits("decoder", 8)],
     "4 bits, small groups": [bits("decoder", 4, group_size=16)],
+    "3 bits, affine, compensated": [
+        bits("**", 3, scheme="affine", rounding="compensated", granularity="channel")
+    ],
+    "weights alone": [bits("**", 5, activation_bits=32), bits("decoder", 2, activation_bits=32)],
+    "one scale a tensor": [bits("**", 6, granularity="tensor")],
+    "trained through": [bits("**", 4, qat=True), {"kind": "retrain", "steps": 1}],
+    "steps against the model's order": [bits("decoder", 4), bits("encoder.projection", 4)],
+    "fixed point": [
+        {"kind": "fixed_point", "layers": "**", "bits": 8, "activation_bits": 8, "method": "log"}
+    ],
+    "fixed point beside integers, against the model's order": [
+        bits("**", 8),
+        {"kind": "fixed_point", "layers": "decoder.embedding", "bits": 6, "activation_bits": 8},
+        {"kind": "fixed_point", "layers": "decoder.layers.0", "bits": 4, "activation_bits": 8},
+        {"kind": "fixed_point", "layers": "encoder.projection", "bits": 16, "activation_bits": 8},
+    ],
     "int8 convolutions": [bits("encoder.backbone", 8, ranges="minmax")],
     "pruned": [CHANNELS, HEADS, WIDTH],
     "a dropped layer": [DEPTH],

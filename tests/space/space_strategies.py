@@ -47,6 +47,7 @@ LAYERS: dict[str, list[str]] = {
     "drop_layers": ["encoder.layers", "decoder.layers"],
     "gamma_l1": ["encoder.backbone.bn1", "encoder.backbone.blocks.0.0.bn1"],
     "retrain": ["encoder", "encoder.backbone", "decoder", "decoder.layers.0", "decoder.head"],
+    "fixed_point": ["encoder.backbone.conv_stem", "encoder.backbone.bn1", "decoder.head"],
     "quantize": ["decoder.embedding", "decoder.layers.0.ffn.up", "decoder.layers.1.ffn.up"],
 }
 

@@ -67,6 +67,12 @@ def test_what_is_fixed_is_no_parameter() -> None:
     assert found(RETRAIN, QUANTIZE | {"bits": 8}) == []
 
 
+def test_nothing_is_trained_through() -> None:
+    probed = found(BITS | {"qat": True}, RETRAIN)
+    assert values(probed) == {name: [8, 4] for name in NAMES}
+    assert not any(step.qat for one in probed for step in one.policy.steps)
+
+
 def test_units_that_a_mapping_names_stay_as_they_are() -> None:
     mapping = {"encoder": {"choice": [8, 4]}, "head": 8}
     assert values(found(QUANTIZE | {"bits": mapping})) == {"encoder": [8, 4]}

@@ -100,14 +100,14 @@ def step_case(case: str, expected: list[str] | str, *steps: Any) -> Any:
         step_case(
             "every-choice",
             [
-                "policy.steps.0.bits: must be one of 4, 5, 6, 8, 16, 32, but got 3",
-                "policy.steps.0.bits: must be one of 4, 5, 6, 8, 16, 32, but got 'x'",
+                "policy.steps.0.bits: must be one of 2, 3, 4, 5, 6, 8, 16, 32, but got 7",
+                "policy.steps.0.bits: must be one of 2, 3, 4, 5, 6, 8, 16, 32, but got 'x'",
             ],
-            QUANTIZE | {"bits": {"choice": [8, 3, "x"]}},
+            QUANTIZE | {"bits": {"choice": [8, 7, "x"]}},
         ),
         step_case(
             "inside-a-range",
-            "policy.steps.0.bits: must be one of 4, 5, 6, 8, 16, 32, but got 7",
+            "policy.steps.0.bits: must be one of 2, 3, 4, 5, 6, 8, 16, 32, but got 7",
             QUANTIZE | {"bits": {"int_range": [4, 8]}},
         ),
         step_case(
@@ -157,9 +157,9 @@ def step_case(case: str, expected: list[str] | str, *steps: Any) -> Any:
         ),
         step_case(
             "unknown-kind",
-            "policy.steps.0.kind: must be one of drop_layers, gamma_l1, prune_channels, "
-            "prune_heads, prune_width, quantize, resize, retrain, but got 'quantise'; "
-            "did you mean 'quantize'?",
+            "policy.steps.0.kind: must be one of drop_layers, fixed_point, gamma_l1, "
+            "prune_channels, prune_heads, prune_width, quantize, resize, retrain, "
+            "but got 'quantise'; did you mean 'quantize'?",
             {"kind": "quantise"},
         ),
         step_case(
@@ -196,7 +196,7 @@ def step_case(case: str, expected: list[str] | str, *steps: Any) -> Any:
         ),
         step_case(
             "in-a-branch",
-            "policy.steps.0.choice.1.bits: must be one of 4, 5, 6, 8, 16, 32, but got 7",
+            "policy.steps.0.choice.1.bits: must be one of 2, 3, 4, 5, 6, 8, 16, 32, but got 7",
             {"choice": [None, QUANTIZE | {"bits": {"choice": [7, 8]}}]},
         ),
         step_case(
@@ -228,6 +228,19 @@ def step_case(case: str, expected: list[str] | str, *steps: Any) -> Any:
             {"choice": [None, HEADS | {"ratio": 0.5}]},
             {"choice": [None, QUANTIZE]},
             {"choice": [RETRAIN, None]},
+        ),
+        step_case(
+            "qat-in-some-branch",
+            "policy.steps.1: quantize with qat: true must be followed by a retrain, "
+            "but none follows",
+            RETRAIN,
+            {"choice": [QUANTIZE | {"qat": True}, None]},
+        ),
+        step_case(
+            "searched-qat",
+            "policy.steps.0.qat: must be fixed, but got {'choice': [True, False]}",
+            QUANTIZE | {"qat": {"choice": [True, False]}},
+            RETRAIN,
         ),
         step_case(
             "gamma-in-some-branch",
@@ -304,6 +317,7 @@ ORDERED = {
     "drop_layers": {"kind": "drop_layers", "layers": "decoder.layers", "keep": 1},
     "retrain": RETRAIN,
     "quantize": QUANTIZE,
+    "qat": QUANTIZE | {"qat": True},
     "none": None,
 }
 

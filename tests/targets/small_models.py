@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,13 +112,19 @@ def conv_graph(model: nn.Module) -> SmallGraph:
 
 
 def compress(
-    model: nn.Module, bits: int, group_size: int = 32, only: Collection[str] = ()
+    model: nn.Module,
+    bits: int,
+    group_size: int | None = 32,
+    only: Collection[str] = (),
+    **fields: Any,
 ) -> Compressed:
     """`model` with its matrices at `bits` (32: as they are), holding the dequantised values."""
     compressed = Compressed(model.eval())
     for name, parameter in model.named_parameters():
         if bits < 32 and parameter.ndim == 2 and (not only or name in only):
-            tensor = quantize_tensor(parameter, LayerFormat(bits=bits, group_size=group_size))
+            tensor = quantize_tensor(
+                parameter, LayerFormat(bits=bits, group_size=group_size, **fields)
+            )
             parameter.data = tensor.dequantize()
             compressed.quantized[name] = tensor
     return compressed

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocomp.targets.onnxruntime.lowbit import kernel_bits, pack_codes
+from autocomp.compress.formats import LayerFormat
+from autocomp.targets.onnxruntime.packed import kernel_bits, pack_codes
 
 
 @given(
@@ -19,7 +20,7 @@ def test_packing_keeps_every_code_and_fills_up_with_zero_points(
     rows: int, columns: int, bits: int, group_size: int, seed: int
 ) -> None:
     codes = np.random.default_rng(seed).integers(0, 2**bits, (rows, columns), np.uint8)
-    packed = pack_codes(codes, bits, group_size)
+    packed = pack_codes(codes, bits, group_size, 2 ** (bits - 1))
     groups = -(-columns // group_size)
     assert packed.shape == (rows, groups, group_size * bits // 8)
     places = np.arange(0, 8, bits, dtype=np.uint8)
@@ -31,7 +32,9 @@ def test_packing_keeps_every_code_and_fills_up_with_zero_points(
 
 @pytest.mark.parametrize(
     ("bits", "group_size", "stored"),
-    [(2, 32, 2), (2, 16, 4), (3, 32, 4), (4, 16, 4), (5, 64, 8), (8, 128, 8)],
+    [(2, 32, 2), (2, 16, 4), (3, 32, 4), (4, 16, 4), (5, 64, 8), (8, 128, 8), (2, None, 2)],
 )
-def test_a_width_is_held_by_the_narrowest_kernel(bits: int, group_size: int, stored: int) -> None:
-    assert kernel_bits(bits, group_size) == stored
+def test_a_width_is_held_by_the_narrowest_kernel(
+    bits: int, group_size: int | None, stored: int
+) -> None:
+    assert kernel_bits(LayerFormat(bits=bits, group_size=group_size), (40, 300)) == stored

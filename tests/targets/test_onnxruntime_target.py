@@ -39,45 +39,45 @@ def graph_of(artifact: Artifact) -> onnx.GraphProto:
     return onnx.load(str(path)).graph
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8, 32])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8, 32])
 @pytest.mark.parametrize(
-    ("accuracy_level", "tolerance"),
-    [pytest.param(4, INT8_ACTIVATION_ERROR, id="int8"), pytest.param(0, EXACT, id="fp32")],
+    ("activation_bits", "tolerance"),
+    [pytest.param(8, INT8_ACTIVATION_ERROR, id="int8"), pytest.param(32, EXACT, id="fp32")],
 )
 @pytest.mark.parametrize("leading", [(3, 1), (3,)], ids=["matmul", "gemm"])
 def test_linear_layers_compute_with_the_dequantised_weights(
     bits: int,
-    accuracy_level: int,
+    activation_bits: int,
     tolerance: float,
     leading: tuple[int, ...],
     tmp_path: Path,
     random: np.random.Generator,
 ) -> None:
-    compressed = compress(Mlp(), bits)
+    compressed = compress(Mlp(), bits, activation_bits=activation_bits)
     graphs = {"mlp": mlp_graph(compressed.module, leading)}
-    artifact = target.lower(graphs, compressed, tmp_path, accuracy_level)
+    artifact = target.lower(graphs, compressed, tmp_path)
     x = random.standard_normal((*leading, 40), np.float32)
     (wanted,) = in_torch(compressed.module, x)
     found = target.open(artifact)("mlp", x=x)
     assert list(found) == ["y"]
     assert relative_error(found["y"], wanted) < (EXACT if bits == 32 else tolerance)
-    assert artifact.skipped == ()
+    assert bool(artifact.skipped) == (activation_bits == 8 and bits in (3, 5, 6))
 
 
 @pytest.mark.parametrize("group_size", [16, 32, 64, 128])
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("width", [64, 40], ids=["whole_groups", "padded_groups"])
-def test_embeddings_are_exact_and_share_their_bytes_with_a_tied_head(
+def test_embeddings_share_their_bytes_with_a_tied_head(
     bits: int, group_size: int, width: int, tmp_path: Path, random: np.random.Generator
 ) -> None:
     compressed = compress(Step(301, width), bits, group_size)
-    artifact = target.lower({"step": step_graph(compressed.module)}, compressed, tmp_path, 0)
+    artifact = target.lower({"step": step_graph(compressed.module)}, compressed, tmp_path)
     token, past = np.array([[4], [300]]), random.standard_normal((2, 5, width), np.float32)
     found = target.open(artifact)("step", token=token, past=past)
     for name, wanted in zip(
         ("logits", "new"), in_torch(compressed.module, token, past), strict=True
     ):
-        assert relative_error(found[name], wanted) < EXACT
+        assert relative_error(found[name], wanted) < INT8_ACTIVATION_ERROR
     groups = -(-width // group_size)
     packed = 301 * groups * (group_size * bits // 8 + 2)
     graph = graph_of(artifact)
@@ -172,33 +172,34 @@ class Bilinear(nn.Module):
         return (x @ self.weight,)
 
 
-def test_a_weight_without_a_kernel_is_kept_dense_and_named(
-    tmp_path: Path, random: np.random.Generator
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_a_weight_without_a_kernel_is_widened_at_load_and_named(
+    bits: int, tmp_path: Path, random: np.random.Generator
 ) -> None:
-    compressed = compress(Bilinear(), 4)
+    compressed = compress(Bilinear(), bits)
     graph = SmallGraph(Part(compressed.module), {"x": torch.zeros(2, 1, 32)}, ("y",))
     artifact = target.lower({"part": graph}, compressed, tmp_path)
     assert artifact.skipped == (
-        "part: weight: 4 bits have no kernel where MatMul reads them, "
-        "so these weights are stored as fp32",
+        f"part: weight: {bits} bits have no kernel where MatMul reads them, "
+        f"so these weights are stored in {bits} bits and computed in fp32",
     )
+    assert not any(tensor.name == "weight" for tensor in graph_of(artifact).initializer)
     x = random.standard_normal((2, 1, 32), np.float32)
     found = target.open(artifact)("part", x=x)["y"]
     assert relative_error(found, in_torch(compressed.module, x)[0]) < EXACT
 
 
-@pytest.mark.parametrize(("bits", "stored_bits"), [(3, 4), (5, 8), (7, 8)])
-def test_a_width_without_a_kernel_is_stored_at_the_next_and_named(
-    bits: int, stored_bits: int, tmp_path: Path, random: np.random.Generator
+@pytest.mark.parametrize(("bits", "computed_bits"), [(3, 4), (5, 8), (6, 8)])
+def test_a_width_without_a_kernel_is_computed_at_the_next_and_named(
+    bits: int, computed_bits: int, tmp_path: Path
 ) -> None:
     compressed = compress(Mlp(), bits, only=["up.weight"])
-    artifact = target.lower({"mlp": mlp_graph(compressed.module)}, compressed, tmp_path, 0)
+    artifact = target.lower({"mlp": mlp_graph(compressed.module)}, compressed, tmp_path)
     (line,) = artifact.skipped
-    assert line.startswith(f"mlp: up.weight: {bits} bits have no kernel")
-    assert line.endswith(f"stored at {stored_bits}")
-    x = random.standard_normal((2, 1, 40), np.float32)
-    found = target.open(artifact)("mlp", x=x)["y"]
-    assert relative_error(found, in_torch(compressed.module, x)[0]) < EXACT
+    assert line == (
+        f"mlp: up.weight and 0 more: {bits} bits have no kernel, so these weights are stored in "
+        f"{bits} bits and computed in {computed_bits}"
+    )
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99, 0.999])

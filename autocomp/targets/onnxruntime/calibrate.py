@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from autocomp.compress.ranges import BINS, RANGES, Histogram
+from autocomp.compress.ranges import BINS, Histogram
 from autocomp.targets.base import Drive, Run
 
 Ranges = NDArray[np.float32]
@@ -39,7 +39,7 @@ class Observer:
 
 
 def calibrate(
-    models: Mapping[str, onnx.ModelProto], wanted: Mapping[str, Mapping[str, str]], drive: Drive
+    models: Mapping[str, onnx.ModelProto], wanted: Mapping[str, Mapping[str, Method]], drive: Drive
 ) -> dict[str, Ranges]:
     """The ranges of the `wanted` tensors of each graph, in their order, each by its own method.
 
@@ -53,7 +53,7 @@ def calibrate(
         drive(_watching(sessions, outputs, observers, see))
     return {
         graph: np.array(
-            [_range(observers[graph][name], RANGES[method]) for name, method in names.items()],
+            [_range(observers[graph][name], method) for name, method in names.items()],
             dtype=np.float32,
         ).reshape(-1, 2)
         for graph, names in wanted.items()
@@ -67,7 +67,7 @@ def _range(seen: Observer, method: Method) -> tuple[float, float]:
     return min(low, 0.0), max(high, 0.0)
 
 
-def _observed(model: onnx.ModelProto, names: Mapping[str, str]) -> ort.InferenceSession:
+def _observed(model: onnx.ModelProto, names: Collection[str]) -> ort.InferenceSession:
     """A session that also gives the tensors `names`."""
     observed = onnx.ModelProto()
     observed.CopyFrom(model)

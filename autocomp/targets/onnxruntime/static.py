@@ -14,8 +14,6 @@ import onnx
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from autocomp.compress.formats import QuantizedTensor
-from autocomp.errors import CheckpointError
-from autocomp.targets.onnxruntime.calibrate import Ranges
 from autocomp.targets.onnxruntime.edit import (
     consumers,
     dequantized,
@@ -47,20 +45,19 @@ def activations(graph: GraphProto, quantized: Mapping[str, QuantizedTensor]) -> 
 
 
 def quantize_convolutions(
-    model: onnx.ModelProto, quantized: Mapping[str, QuantizedTensor], ranges: Ranges
+    model: onnx.ModelProto,
+    quantized: Mapping[str, QuantizedTensor],
+    ranges: Mapping[str, np.ndarray],
 ) -> None:
     """Rewrite every convolution whose weight is in `quantized` to compute in 8 bits.
 
-    `ranges` has a row for each of `activations`. `CheckpointError` if it has another number.
+    `ranges` has the ends (2,) of the range of each of `activations`.
     """
     graph = model.graph
     names = list(activations(graph, quantized))
-    if len(ranges) != len(names):
-        raise CheckpointError(
-            f"model.safetensors: must hold ranges of {len(names)} activations, "
-            f"but holds {len(ranges)}"
-        )
-    scales = {name: _affine(*row) for name, row in zip(names, ranges.tolist(), strict=True)}
+    if not names:
+        return
+    scales = {name: _affine(*ranges[name].tolist()) for name in names}
     pixels = pixel_codes(graph, names)
     scales |= {name: affine for name, (_, affine) in pixels.items()}
     convs = _convolutions(graph, quantized)
@@ -80,7 +77,13 @@ def quantize_convolutions(
 
 
 def _convolutions(graph: GraphProto, quantized: Mapping[str, QuantizedTensor]) -> list[NodeProto]:
-    return [node for node in graph.node if node.op_type == "Conv" and node.input[1] in quantized]
+    return [
+        node
+        for node in graph.node
+        if node.op_type == "Conv"
+        and node.input[1] in quantized
+        and quantized[node.input[1]].format.ranges is not None
+    ]
 
 
 def _result(conv: NodeProto, readers: Mapping[str, list[NodeProto]]) -> str:
@@ -156,8 +159,7 @@ def _pack(
 
 def _weight_scale(weight: np.ndarray, tensor: QuantizedTensor) -> np.ndarray:
     """The scale of each output channel: that of its codes times what a folded norm made of it."""
-    codes = tensor.codes.cpu().numpy().astype(np.int16) - tensor.format.zero_point
-    largest_code = np.abs(codes).reshape(len(codes), -1).max(axis=1)
+    largest_code = np.abs(tensor.levels().cpu().numpy()).max(axis=1)
     largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
     smallest = np.finfo(np.float32).tiny
     scale = np.maximum(largest / np.maximum(largest_code, 1), smallest)

@@ -1,0 +1,81 @@
+"""The steps that store weights in fewer bits, and compute with them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from autocomp.decisions import later
+from autocomp.fields import BitsByUnit, Patterns, PolicyStep
+
+RangeMethod = Literal["minmax", "percentile", "entropy", "mse"]
+Granularity = Literal["auto", "tensor", "channel", "group"]
+Scheme = Literal["symmetric", "affine"]
+Rounding = Literal["nearest", "compensated"]
+ActivationBits = Literal[8, 32]
+FixedMethod = Literal["linear", "minmax", "log", "tanh"]
+FixedBits = Literal[2, 3, 4, 5, 6, 8, 16, 32]
+
+
+class Quantize(PolicyStep):
+    """Store the matched linear, embedding and convolution weights at `bits`; 32 leaves a layer.
+
+    16 are fp16, computed in fp32. Fewer are integers with a scale an output channel, a tensor, or
+    for every `group_size` inputs; `granularity: auto` is a channel for convolutions and a group for
+    others. `rounding: compensated` chooses them by what the layer computes of images of the train
+    split (2210.17323). With `activation_bits` 8 layers compute in integers: a linear layer rounds
+    what comes in as it runs, a convolution over a range that `ranges` finds on such images, and
+    keeps the means of its channels (bias correction, 1906.04721). With 32 weights are widened when
+    the file is loaded. With `qat` the next retrain trains through all this rounding.
+    """
+
+    kind: Literal["quantize"] = "quantize"
+    layers: Patterns
+    exclude: Patterns = ()
+    bits: BitsByUnit
+    group_size: Literal[16, 32, 64, 128] = 32
+    ranges: RangeMethod = "minmax"
+    granularity: Granularity = later("auto")
+    scheme: Scheme = later("symmetric")
+    rounding: Rounding = later("nearest")
+    activation_bits: ActivationBits = later(8)
+    qat: bool = later(False)
+
+    @model_validator(mode="after")
+    def _check_rounding(self) -> Quantize:
+        if self.qat and self.rounding == "compensated":
+            raise ValueError(
+                "rounding must be nearest with qat: true, where training makes good what rounding "
+                "does, but got compensated"
+            )
+        return self
+
+
+class FixedPoint(PolicyStep):
+    """Hold the matched layers' parameters and results in fixed point; 32 `bits` leave a layer.
+
+    Weights and biases have `bits`, what convolutions and linear layers give `activation_bits`, and
+    BatchNorm statistics `batch_norm_bits`, each tensor a scale of its own. `linear`: the scale is a
+    power of two, and the fraction `overflow` of the values may lie beyond it. `minmax`: even levels
+    from the least to the greatest. `log`: even levels of log abs(x), and a sign. `tanh`: even
+    levels of tanh(x). Everything computes in fp32: this is what numbers cost, not a faster model.
+    """
+
+    kind: Literal["fixed_point"] = "fixed_point"
+    layers: Patterns
+    exclude: Patterns = ()
+    bits: BitsByUnit
+    method: FixedMethod = "linear"
+    activation_bits: FixedBits = 32
+    batch_norm_bits: FixedBits = 32
+    overflow: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check_overflow(self) -> FixedPoint:
+        if self.overflow and self.method != "linear":
+            raise ValueError(
+                f"overflow must be 0 with method {self.method}, whose levels cover all values, "
+                f"but got {self.overflow:g}"
+            )
+        return self
