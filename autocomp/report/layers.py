@@ -11,8 +11,8 @@ from autocomp.study.store import trial_folder
 from autocomp.study.study import Study
 from autocomp.tensors import TENSORS, TensorRecord, TensorRecords
 
-Layer = tuple[list[int], int, int]
-"""Shape and bits of a layer's largest tensor, and the bytes of all of them."""
+Layer = tuple[list[int], int, int, int]
+"""Of a layer's largest tensor the shape, the bits and those it computes in; the bytes of all."""
 
 
 def layers(study: Study) -> dict[str, Any]:
@@ -47,4 +47,5 @@ def _layers(tensors: Iterable[TensorRecord]) -> dict[str, Layer]:
 
 def _layer(tensors: list[TensorRecord]) -> Layer:
     largest = max(tensors, key=lambda one: one.bytes * 32 // one.bits)
-    return list(largest.shape), largest.bits, sum(one.bytes for one in tensors)
+    computed = largest.computed_bits or largest.bits
+    return list(largest.shape), largest.bits, computed, sum(one.bytes for one in tensors)

@@ -30,7 +30,7 @@ function drawLayers(trial) {
 }
 
 function sums(layers) {
-  const total = (which) => layers.reduce((sum, one) => sum + (one[which] ? one[which][2] : 0), 0);
+  const total = (which) => layers.reduce((sum, one) => sum + (one[which] ? one[which][3] : 0), 0);
   return { dense: total("dense"), own: total("own") };
 }
 
@@ -71,9 +71,14 @@ function layerRow({ name, block, dense, own }) {
   return el("tr", {},
     el("th", { scope: "row" }, short),
     el("td", {}, shape(dense, own)),
-    el("td", {}, own ? `${own[1]} bits` : "removed"),
-    el("td", {}, own ? bytes(own[2]) : ""),
-    el("td", { class: "pale" }, dense ? bytes(dense[2]) : ""));
+    el("td", {}, own ? widths(own) : "removed"),
+    el("td", {}, own ? bytes(own[3]) : ""),
+    el("td", { class: "pale" }, dense ? bytes(dense[3]) : ""));
+}
+
+/** "5 bits, computed in 8" where no kernel is as narrow as what is stored. */
+function widths([, stored, computed]) {
+  return stored === computed ? `${stored} bits` : `${stored} bits, computed in ${computed}`;
 }
 
 /** "96×16 → 64×16", or one shape if nothing became narrower. */
