@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from autocomp.errors import UserError, nearest
-from autocomp.files import resolve_path
+from autocomp.models.weights import absent_tensors, read_weights
 
 PROBE_PIXELS = 128
 """Every torchvision net takes images of this size, if not of half of it."""
@@ -78,7 +75,7 @@ def build_backbone(name: str, weights: str) -> tuple[nn.Module, Normalization]:
     else:
         net, normalization = _library_backbone(name, pretrained)
     if weights not in ("default", "none"):
-        _load_weights(net, resolve_path(weights, "task.model.weights", UserError))
+        _load_weights(net, weights)
     return net, normalization
 
 
@@ -147,23 +144,13 @@ def _is_map(node: Node, traced: GraphModule) -> bool:
     return len(shape) == 4 and shape[-1] > 1
 
 
-def _load_weights(net: nn.Module, path: Path) -> None:
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as failure:
-        raise UserError(
-            f"task.model.weights: must be a safetensors file, but {path}: {failure}"
-        ) from None
-    wanted = net.state_dict()
-    missing = [
-        name
-        for name, tensor in wanted.items()
-        if not name.endswith("num_batches_tracked")
-        and (name not in tensors or tensors[name].shape != tensor.shape)
-    ]
+def _load_weights(net: nn.Module, written: str) -> None:
+    values = read_weights(written)
+    missing = absent_tensors(net, values)
     if missing:
         raise UserError(
-            f"task.model.weights: {path} must hold every weight of the backbone, "
+            f"task.model.weights: {written} must hold every weight of the backbone, "
             f"but {len(missing)} are absent or of another shape, {missing[0]!r} first"
         )
-    net.load_state_dict({name: tensors[name] for name in wanted if name in tensors}, strict=False)
+    wanted = net.state_dict()
+    net.load_state_dict({name: values[name] for name in wanted if name in values}, strict=False)

@@ -8,15 +8,13 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autocomp.decisions import Decision
 from autocomp.errors import UserError, nearest
-from autocomp.files import resolve_path
 from autocomp.models.backbones import IMAGENET, Normalization, timm_normalization
 from autocomp.models.cifar import CIFAR_CLASSIFIERS
+from autocomp.models.weights import absent_tensors, read_weights
 
 Triple = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
@@ -84,14 +82,7 @@ def build_classifier(settings: ClassifierSettings, classes: int) -> nn.Module:
     else:
         net = CIFAR_CLASSIFIERS[name](classes)
     if weights not in ("default", "none"):
-        path = resolve_path(weights, "task.model.weights", UserError)
-        try:
-            values = load_file(path)
-        except (OSError, SafetensorError) as failure:
-            raise UserError(
-                f"task.model.weights: must be a safetensors file, but {path}: {failure}"
-            ) from None
-        load_but_head_(net, values, classes)
+        load_but_head_(net, read_weights(weights), classes)
     return net
 
 
@@ -112,13 +103,7 @@ def load_but_head_(net: nn.Module, values: Mapping[str, Tensor], classes: int) -
 
     `UserError` if any other is absent or of another shape.
     """
-    wanted = net.state_dict()
-    absent = [
-        name
-        for name, tensor in wanted.items()
-        if not name.endswith("num_batches_tracked")
-        and (name not in values or values[name].shape != tensor.shape)
-    ]
+    absent = absent_tensors(net, values)
     head = head_name(net, classes)
     others = [name for name in absent if name.rpartition(".")[0] != head]
     if others:
@@ -128,6 +113,7 @@ def load_but_head_(net: nn.Module, values: Mapping[str, Tensor], classes: int) -
         )
     if absent:
         log.warning("%s: starts from random weights, for those given have other classes", head)
+    wanted = net.state_dict()
     found = {name: values[name] for name in wanted if name in values and name not in absent}
     net.load_state_dict(found, strict=False)
 
