@@ -119,16 +119,31 @@ def _less(what: str) -> Callable[[Any], str]:
 
 def _bits(step: Any) -> str:
     widths = _values(step.bits)
-    trained = " trained" if step.qat else ""
-    return f"{'/'.join(f'{one:g}' for one in widths)} bits{trained}" if min(widths) < 32 else ""
+    if min(widths) >= 32:
+        return ""
+    how = {
+        "compensated": step.rounding == "compensated",
+        "affine": step.scheme == "affine",
+        f"by {step.granularity}": step.granularity in ("channel", "tensor"),
+        f"{step.ranges} ranges": step.ranges != "minmax",
+        "weights alone": step.activation_bits == 32,
+        "trained": step.qat,
+    }
+    words = [f"{_slashed(widths)} bits", *(word for word, holds in how.items() if holds)]
+    return " ".join(words)
 
 
 def _fixed(step: Any) -> str:
     widths = _values(step.bits)
-    if min(widths) == step.batch_norm_bits == 32:
+    others = {"activations": step.activation_bits, "norms": step.batch_norm_bits}
+    if min(*widths, step.batch_norm_bits) == 32:
         return ""
-    told = f"fixed point {'/'.join(f'{one:g}' for one in widths)} bits"
-    return f"{told} ({step.method})"
+    told = [f"{name} {bits}" for name, bits in others.items() if bits < 32]
+    return f"fixed point {_slashed(widths)} bits ({', '.join([step.method, *told])})"
+
+
+def _slashed(widths: Iterable[float]) -> str:
+    return "/".join(f"{one:g}" for one in widths)
 
 
 def _retrained(step: Any) -> str:

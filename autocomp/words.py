@@ -73,6 +73,8 @@ def _quantize(step: Quantize) -> str:
         parts.append("rounding compensated")
     if step.activation_bits == 32:
         parts.append("computed in fp32")
+    if step.ranges != "minmax":
+        parts.append(f"ranges of activations by {step.ranges}")
     if step.qat:
         parts.append("trained through the rounding")
     return ", ".join(parts)

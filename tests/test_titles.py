@@ -78,6 +78,7 @@ def test_less_is_better_of_whatever_may_be_less():
     assert all(METRICS[metric] == "minimize" for metric in LESS_AND_MORE)
 
 
+FOUR = {"kind": "quantize", "layers": "**", "bits": 4}
 EIGHT_FOUR = (("encoder", 8), ("encoder.head", 8), ("decoder", 4))
 
 
@@ -108,9 +109,13 @@ EIGHT_FOUR = (("encoder", 8), ("encoder.head", 8), ("decoder", 4))
             "3 bits trained",
         ),
         ([{"kind": "fixed_point", "layers": "**", "bits": 6}], "fixed point 6 bits (linear)"),
+        ([FOUR | {"rounding": "compensated", "scheme": "affine"}], "4 bits compensated affine"),
+        ([FOUR | {"granularity": "channel"}], "4 bits by channel"),
+        ([FOUR | {"activation_bits": 32}], "4 bits weights alone"),
+        ([FOUR | {"ranges": "mse"}], "4 bits mse ranges"),
         (
             [{"kind": "fixed_point", "layers": "**", "bits": 32, "batch_norm_bits": 8}],
-            "fixed point 32 bits (linear)",
+            "fixed point 32 bits (linear, norms 8)",
         ),
         (
             [{"kind": "fixed_point", "layers": "**", "bits": 32, "activation_bits": 8}],
