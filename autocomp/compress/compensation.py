@@ -7,7 +7,7 @@ Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-tr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from autocomp.compress.correction import Forward
 from autocomp.compress.formats import LayerFormat, QuantizedTensor, encode, fit
+from autocomp.compress.watching import watching
 
 DAMPING = 0.01
 """Of the mean of the Hessian's diagonal, added to it: few inputs do not tell all directions."""
@@ -129,10 +130,9 @@ def is_compensable(layer: nn.Module) -> bool:
     return is_plain and layer.get_parameter("weight")[0].numel() <= MOST_INPUTS
 
 
-@contextmanager
 def _watched(
     model: nn.Module, names: Mapping[int, str], see: Callable[[str, nn.Module, Tensor], None]
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     handles = []
     for layer in model.modules():
         name = names.get(id(getattr(layer, "weight", None)))
@@ -142,12 +142,7 @@ def _watched(
                     lambda layer, inputs, name=name: see(name, layer, inputs[0].detach())
                 )
             )
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return watching(handles)
 
 
 def _second_moments(layer: nn.Module, x: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ here with the means measured on data. Depthwise convolutions need it: a few weig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
-import torch
 from torch import Tensor, nn
+
+from autocomp.compress.watching import watching
 
 Forward = Callable[[], object]
 Normalisation = nn.modules.batchnorm._BatchNorm
@@ -48,8 +49,9 @@ def restore_means_(model: nn.Module, forward: Forward, means: dict[str, Tensor])
         forward()
 
 
-@contextmanager
-def _hooked(model: nn.Module, visit: Callable[[str, nn.Module, Tensor], None]) -> Iterator[None]:
+def _hooked(
+    model: nn.Module, visit: Callable[[str, nn.Module, Tensor], None]
+) -> AbstractContextManager[None]:
     """Let `visit(name, layer, maps)` see maps (B, C, H, W) before or after each such layer."""
     handles = []
     for name, layer in model.named_modules():
@@ -65,12 +67,7 @@ def _hooked(model: nn.Module, visit: Callable[[str, nn.Module, Tensor], None]) -
                     lambda layer, _, output, name=name: visit(name, layer, output)
                 )
             )
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return watching(handles)
 
 
 def _mean(maps: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autocomp.compress.watching import watching
 from autocomp.errors import PolicyError, nearest
 from autocomp.models.transformer import DecoderLayer
 from autocomp.policy import DropLayers
@@ -85,10 +85,8 @@ def block_influence(container: nn.ModuleDict, keep: int, forward: Forward) -> Se
         return record
 
     hooks = [layer.register_forward_hook(watch(name)) for name, layer in container.items()]
-    with torch.no_grad():
+    with watching(hooks):
         forward()
-    for hook in hooks:
-        hook.remove()
     influence = {name: 1 - sum(seen) / len(seen) for name, seen in cosines.items()}
     ranked = sorted(influence, key=lambda name: -influence[name])
     return ranked[:keep]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -60,7 +60,8 @@ def prune_heads_(model: nn.Module, step: PruneHeads, seed: int = 0) -> list[str]
     """
     generator = torch.Generator().manual_seed(seed)
     skipped = []
-    for name, module in _matched(model, Attention, step).items():
+    known = {name: one for name, one in model.named_modules() if isinstance(one, Attention)}
+    for name, module in _matched(known, step).items():
         heads, width = module.heads, module.head_dim
         ratio = value_for(name, step.ratio, 0.0)
         keep = max(1, heads - int(ratio * heads + 1e-9))
@@ -84,7 +85,8 @@ def prune_width_(model: nn.Module, step: PruneWidth, seed: int = 0) -> list[str]
     """
     generator = torch.Generator().manual_seed(seed)
     skipped = []
-    for name, module in _matched(model, HiddenUnits, step).items():
+    known = {name: one for name, one in model.named_modules() if isinstance(one, HiddenUnits)}
+    for name, module in _matched(known, step).items():
         ends = module.unit_ends()
         width = ends[0].units
         ratio = value_for(name, step.ratio, 0.0)
@@ -115,10 +117,7 @@ def keep_columns_(linear: nn.Linear, kept: Tensor) -> None:
     linear.in_features = len(kept)
 
 
-def _matched(
-    model: nn.Module, kind: type[Layer], step: PruneHeads | PruneWidth
-) -> dict[str, Layer]:
-    known = {name: module for name, module in model.named_modules() if isinstance(module, kind)}
+def _matched(known: Mapping[str, Layer], step: PruneHeads | PruneWidth) -> dict[str, Layer]:
     names = matching(known, step.layers, step.exclude)
     if not names:
         close = nearest(step.layers[0], known)

@@ -7,6 +7,8 @@ layer is left, so nothing downstream depends on it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -54,12 +56,13 @@ class GridEncoder(nn.Module):
         return self.projection(features)  # type: ignore[no-any-return]
 
 
-class Captioner(nn.Module):
+class Captioner(nn.Module, ABC):
     """`encoder` and `decoder` hold all weights; `growing` names by what its state gets longer."""
 
     encoder: GridEncoder
     decoder: nn.Module
 
+    @abstractmethod
     def forward(
         self, tokens: Tensor, images: Tensor | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, State]:
@@ -67,15 +70,14 @@ class Captioner(nn.Module):
 
         From `images` (B, H, W, 3), or from what `encoder.features` made of them.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self, images: Tensor) -> State:
         """All that the decoder needs of images (B, H, W, 3) at its first step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, token: Tensor, position: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits (B, V) after a token (B, 1) at `position` (1,), and what of the state changes."""
-        raise NotImplementedError
 
     def growing(self, name: str) -> int | None:
         """The axis along which a part of the state gets longer by one a step, if it does."""

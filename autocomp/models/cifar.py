@@ -21,29 +21,25 @@ VGG16: tuple[tuple[int, ...], ...] = (
 """Channels of the convolutions between two poolings, 1409.1556."""
 
 
-class PaddedBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut without weights (option A of 1512.03385).
+class PaddedShortcut(nn.Module):
+    """The input's channels in the middle, zeros on either side (option A of 1512.03385)."""
 
-    Where the block has more channels than its input, the shortcut carries the input's in the middle
-    and zeros on either side.
-    """
-
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+    def __init__(self, padding: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.stride = stride
-        self.padding = (channels - channels_in) // 2
+        self.padding, self.stride = padding, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        if self.padding:
-            around = (0, 0, 0, 0, self.padding, self.padding)
-            x = functional.pad(x[:, :, :: self.stride, :: self.stride], around)
-        return torch.relu(y + x)
+        around = (0, 0, 0, 0, self.padding, self.padding)
+        return functional.pad(x[:, :, :: self.stride, :: self.stride], around)
+
+
+class PaddedBlock(ResidualBlock):
+    """Two 3x3 convolutions and a shortcut without weights."""
+
+    def make_shortcut(self, channels_in: int, channels: int, stride: int) -> nn.Module:
+        if stride == 1 and channels_in == channels:
+            return nn.Sequential()
+        return PaddedShortcut((channels - channels_in) // 2, stride)
 
 
 class CifarResNet(nn.Module):

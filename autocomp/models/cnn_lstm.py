@@ -8,6 +8,7 @@ reads words alone and the image joins what it says.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Literal
 
@@ -68,16 +69,16 @@ class RecurrentDecoder(HiddenUnits):
         self.dropout = nn.Dropout(settings.dropout)
         self.scale = math.sqrt(width)
 
+    @abstractmethod
     def start(self, grid: Tensor) -> State:
         """The state before the first word, of a projected grid (B, S, width)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def advance(self, drive: Tensor, state: State) -> tuple[Tensor, State]:
         """What is said (B, width) after a step, and what of the state changes.
 
         `drive` (B, gates * units) is what the cell's input makes of the word.
         """
-        raise NotImplementedError
 
     def drive(self, tokens: Tensor) -> Tensor:
         """The cell's part of words (B, T): (B, T, gates * units)."""

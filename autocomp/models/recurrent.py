@@ -6,6 +6,7 @@ Gates lie one after the other along the outputs of `input` and `hidden`. `forwar
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -17,7 +18,7 @@ Memory = tuple[Tensor, ...]
 """What a cell remembers, each (B, units); the first is its output."""
 
 
-class Cell(nn.Module):
+class Cell(nn.Module, ABC):
     """`gates` linear maps of the input (B, width) and of the output before; `units` of them."""
 
     gates: int
@@ -29,9 +30,9 @@ class Cell(nn.Module):
         self.input = nn.Linear(width, self.gates * units)
         self.hidden = nn.Linear(units, self.gates * units)
 
+    @abstractmethod
     def forward(self, drive: Tensor, memory: Memory) -> Memory:
         """The memory after a step whose input part is `drive` (B, gates * units)."""
-        raise NotImplementedError
 
     def unit_ends(self) -> list[UnitEnd]:
         blocks = self.gates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from torch import nn
@@ -22,9 +23,9 @@ class UnitEnd(NamedTuple):
         return int(self.linear.weight.shape[self.axis]) // self.blocks
 
 
-class HiddenUnits(nn.Module):
+class HiddenUnits(nn.Module, ABC):
     """A block that can be made narrower; the number of its units is read off its weights."""
 
+    @abstractmethod
     def unit_ends(self) -> list[UnitEnd]:
         """Every layer that a unit is a part of."""
-        raise NotImplementedError
