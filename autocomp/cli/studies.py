@@ -42,6 +42,7 @@ def front(
     directory: Annotated[Path, STUDY],
     as_json: Annotated[bool, JSON] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Print every complete trial.")] = False,
     x: Annotated[str | None, typer.Option(help="Metric of the horizontal axis.")] = None,
     y: Annotated[str | None, typer.Option(help="Metric of the vertical axis.")] = None,
     plot: Annotated[bool, typer.Option(help="Draw front.png into the folder.")] = True,
@@ -53,7 +54,7 @@ def front(
     if as_json and as_csv:
         raise UserError("front: must print --json or --csv, but got both")
     study = Study.load(directory)
-    found = study.front()
+    found = study.front_and_others() if every else study.front()
     image = draw(study, x, y) if plot else None
     if as_json:
         print_json(found.to_json())

@@ -19,7 +19,9 @@ class Table:
 
 
 def front_table(front: Front) -> Table:
-    """One row a trial: dense and control, then the others of the front, the best quality first.
+    """One row a trial: dense and control, then the rest of the front, the best quality first.
+
+    The trials that the front has beside it come among them.
 
     Every objective has its value and, beside it, how it stands to the dense model's: "97%" of a
     quality, "4.1x" less of a cost. A quality's share has its 95 % interval over the examples, where
@@ -65,7 +67,8 @@ def _trials(
         value = one.metrics[metric]
         return (-value if direction == "maximize" else value, one.trial)
 
-    others = [one for one in front.members if one.trial not in (DENSE_TRIAL, CONTROL_TRIAL)]
+    shown = (*front.members, *front.others)
+    others = [one for one in shown if one.trial not in (DENSE_TRIAL, CONTROL_TRIAL)]
     return first + [
         (one.trial, one.metrics, in_short(one.policy)) for one in sorted(others, key=rank)
     ]

@@ -30,13 +30,14 @@ class Comparisons:
         self._known: dict[tuple[int, int], dict[str, Paired]] = {}
 
     def compared(self, front: Front) -> Front:
-        """`front` with the intervals of its members, of dense and of the control."""
+        """`front` with the intervals of its members, its others, dense and the control."""
         references = {}
         if front.dense is not None:
             references["dense"] = DENSE_TRIAL
         if front.control is not None:
             references["control"] = CONTROL_TRIAL
-        trials = sorted({one.trial for one in front.members} | set(references.values()))
+        shown = {one.trial for one in (*front.members, *front.others)}
+        trials = sorted(shown | set(references.values()))
         return replace(front, intervals={one: self._of(one, references) for one in trials})
 
     def _of(self, trial: int, references: Mapping[str, int]) -> Intervals:

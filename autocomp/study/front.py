@@ -106,7 +106,8 @@ class Front:
 
     Dense and control stand beside it, and in it if they earn it. `hypervolume` is None until there
     is a dense model with a positive value in every objective to divide by. `intervals` are those of
-    the members, dense and control, by trial, where predictions were kept.
+    the members, dense and control, by trial, where predictions were kept. `others` are the complete
+    results that are not in it, where they are asked for, with their intervals.
     """
 
     members: tuple[Member, ...]
@@ -116,6 +117,7 @@ class Front:
     hypervolume: float | None
     provenance: dict[str, Any]
     intervals: Mapping[int, Intervals] = field(default_factory=dict)
+    others: tuple[Member, ...] = ()
 
     @property
     def reference(self) -> dict[str, float] | None:
@@ -165,34 +167,41 @@ class Front:
             "control": None
             if self.control is None
             else {"metrics": self.control, "intervals": self.differences(CONTROL_TRIAL)},
-            "front": [
-                {
-                    "trial": one.trial,
-                    "policy_id": one.policy.id,
-                    "policy": one.policy.model_dump(mode="json"),
-                    "metrics": one.metrics,
-                    "intervals": self.differences(one.trial),
-                }
-                for one in self.members
-            ],
+            "front": [self._plain(one) for one in self.members],
+            **({"others": [self._plain(one) for one in self.others]} if self.others else {}),
             "hypervolume": self.hypervolume,
             "objectives": {one.metric: one.to_plain() for one in self.objectives},
             "provenance": self.provenance,
         }
 
+    def _plain(self, one: Member) -> dict[str, Any]:
+        return {
+            "trial": one.trial,
+            "policy_id": one.policy.id,
+            "policy": one.policy.model_dump(mode="json"),
+            "metrics": one.metrics,
+            "intervals": self.differences(one.trial),
+        }
+
     def to_csv(self) -> str:
-        """One row a member: trial, policy_id, the objectives, every other metric, the intervals."""
+        """One row a member: trial, policy_id, the objectives, every other metric, the intervals.
+
+        With `others` each has a row too, and the column on_front tells them apart.
+        """
+        rows = sorted([*self.members, *self.others], key=lambda one: one.trial)
         first = [one.metric for one in self.objectives]
-        others = sorted({name for one in self.members for name in one.metrics} - set(first))
+        rest = sorted({name for one in rows for name in one.metrics} - set(first))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        ends = {one.trial: _ends(self.differences(one.trial)) for one in self.members}
+        ends = {one.trial: _ends(self.differences(one.trial)) for one in rows}
         compared = list(dict.fromkeys(name for one in ends.values() for name in one))
-        writer.writerow(["trial", "policy_id", *first, *others, *compared])
-        for one in self.members:
-            values = [one.metrics.get(name, "") for name in first + others]
+        placed = ["on_front"] if self.others else []
+        writer.writerow(["trial", "policy_id", *placed, *first, *rest, *compared])
+        for one in rows:
+            where = ["yes" if one in self.members else "no"] * len(placed)
+            values = [one.metrics.get(name, "") for name in first + rest]
             values += [ends[one.trial].get(name, "") for name in compared]
-            writer.writerow([one.trial, one.policy.id, *values])
+            writer.writerow([one.trial, one.policy.id, *where, *values])
         return text.getvalue()
 
     def differences(self, trial: int) -> dict[str, dict[str, list[float]]]:

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,11 +150,16 @@ class Study:
         """The front of all results so far; kept up to date, so asking costs nothing."""
         return self._front
 
+    def front_and_others(self) -> Front:
+        """The front with every other complete trial beside it, and the intervals of all."""
+        others = tuple(one for one in self._members() if one not in self._front.members)
+        return self._comparisons.compared(replace(self._front, others=others))
+
     def _whole_front(self) -> Front:
-        members = [
-            member for number in self.results if (member := self._member(number)) is not None
-        ]
-        return self._front_of(members)
+        return self._front_of(self._members())
+
+    def _members(self) -> list[Member]:
+        return [one for number in sorted(self.results) if (one := self._member(number)) is not None]
 
     def _front_of(self, members: list[Member]) -> Front:
         front = Front.of(

@@ -103,6 +103,24 @@ def test_front(cli: Cli, study: Path) -> None:
     assert all(name in table for name in headings)
 
 
+def test_front_of_all_has_every_complete_trial(cli: Cli, study: Path) -> None:
+    front = {one["trial"] for one in json.loads((study / "front.json").read_text())["front"]}
+    found = json.loads(done(cli("front", study, "--all", "--json", "--no-plot")))
+    others = {one["trial"]: one for one in found["others"]}
+    results = [json.loads(one.read_text()) for one in study.glob("trials/*/result.json")]
+    complete = {one["number"] for one in results if one["status"] == "complete"}
+    assert others
+    assert not others.keys() & front
+    assert others.keys() | front == complete
+    assert all(one["intervals"]["cider"] for number, one in others.items() if number > 1)
+    rows = list(csv.DictReader(io.StringIO(done(cli("front", study, "--all", "--csv")))))
+    assert {int(row["trial"]): row["on_front"] for row in rows} == {
+        number: "yes" if number in front else "no" for number in complete
+    }
+    table = done(cli("front", study, "--all", "--no-plot"))
+    assert all(f"({number})" in table for number in others)
+
+
 def test_front_draws(cli: Cli, tmp_path: Path, study: Path) -> None:
     copy = tmp_path / "study"
     shutil.copytree(study, copy)

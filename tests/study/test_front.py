@@ -172,6 +172,19 @@ def test_csv_has_a_row_a_member_with_the_objectives_first():
     assert rows[2][-1] == ""
 
 
+def test_what_is_not_on_the_front_stands_beside_it_when_it_is_asked_for():
+    best, beaten = (Member(number, Policy(), one) for number, one in ((4, FASTER), (2, SLOWER)))
+    front = Front.of([best, beaten], OBJECTIVES, DENSE, None, {})
+    assert front.members == (best,)
+    assert "others" not in front.to_json()
+    assert "on_front" not in front.to_csv()
+    whole = replace(front, others=(beaten,))
+    assert [one["trial"] for one in whole.to_json()["others"]] == [2]
+    rows = list(csv.DictReader(io.StringIO(whole.to_csv())))
+    assert [(row["trial"], row["on_front"]) for row in rows] == [("2", "no"), ("4", "yes")]
+    assert whole.hypervolume == front.hypervolume
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0], ids=["zero", "negative"])
 def test_no_hypervolume_without_a_positive_dense_value(value):
     dense = {**DENSE, "cider": value}
@@ -193,6 +206,7 @@ def test_a_share_of_dense_is_of_the_better_of_dense_and_control():
 
 
 FASTER = {"cider": 0.9, "size_mb": 5.0, "peak_rss_mb": 10.0}
+SLOWER = {"cider": 0.8, "size_mb": 5.5, "peak_rss_mb": 10.0}
 SMALLER = {"cider": 0.6, "size_mb": 4.0, "peak_rss_mb": 10.0}
 INTERVALS = {
     1: {"cider": {"dense": Paired((0.1, 0.3), (1.1, 1.3))}},
