@@ -18,6 +18,8 @@ from autocomp.decisions import Decision, later
 from autocomp.rounding import ActivationBits, RangeMethod, Rounding
 
 HALF_BITS, FLOAT_BITS = 16, 32
+SMALLEST_SCALE = 2.0**-20
+"""fp16 still has every scale from here on to 3 %."""
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Of the scale that cuts nothing: those tried where few bits have to do for many weights."""
 
@@ -190,13 +192,14 @@ def fit(blocks: Tensor, fmt: LayerFormat) -> tuple[Tensor, Tensor]:
 def encode(blocks: Tensor, scales: Tensor, zeros: Tensor, fmt: LayerFormat) -> Tensor:
     """The codes nearest to `blocks` (rows, groups, size), as floats."""
     codes = (blocks / scales.float().unsqueeze(2)).round() + zeros.float().unsqueeze(2)
-    return codes.clamp(0, fmt.largest_code)
+    # integer convolutions are fastest, and exact, with signed codes of at most 127 either way
+    lowest = 1 if fmt.bits == 8 and not fmt.affine else 0
+    return codes.clamp(lowest, fmt.largest_code)
 
 
 def _storable(scales: Tensor) -> Tensor:
-    """`scales` as fp16; a group of zeros, or too small for fp16, gets the least that divides."""
-    fp16 = torch.finfo(torch.float16)
-    return scales.half().clamp(fp16.tiny, fp16.max)
+    """`scales` as fp16; that of a group of zeros, or of next to nothing, is the least there is."""
+    return scales.clamp(SMALLEST_SCALE, torch.finfo(torch.float16).max).half()
 
 
 def _least_error(blocks: Tensor, largest: Tensor, zeros: Tensor, fmt: LayerFormat) -> Tensor:

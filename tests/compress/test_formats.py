@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from autocomp.compress.formats import LayerFormat, quantize_tensor
+from autocomp.compress.compensation import compensate
+from autocomp.compress.formats import SMALLEST_SCALE, LayerFormat, quantize_tensor
 
 FP16 = torch.finfo(torch.float16)
 
@@ -69,8 +70,25 @@ def test_what_was_rounded_once_is_not_moved_again(bits: int) -> None:
 @pytest.mark.parametrize("value", [0.0, 1e-12, 1e30], ids=["zero", "tiny", "huge"])
 def test_scales_stay_within_fp16(value: float) -> None:
     quantized = quantize_tensor(torch.full((1, 16), value), LayerFormat(bits=8, group_size=16))
-    assert FP16.tiny <= quantized.scales.item() <= FP16.max
+    assert SMALLEST_SCALE <= quantized.scales.item() <= FP16.max
     assert quantized.dequantize().isfinite().all()
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 2e-4], ids=str)
+def test_small_weights_have_as_many_levels_as_large_ones(size: float) -> None:
+    weight = size * torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
+    quantized = quantize_tensor(weight, LayerFormat(bits=8, group_size=64))
+    error = (quantized.dequantize() - weight).norm() / weight.norm()
+    assert error < 0.01
+    assert quantized.levels().abs().amax(dim=1).min() >= 124
+
+
+def test_compensated_codes_of_8_bits_are_what_integer_convolutions_hold() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(24, 16, generator=generator) @ torch.randn(16, 16, generator=generator)
+    weight = torch.randn(64, 16, generator=generator)
+    fmt = LayerFormat(bits=8, ranges="mse", rounding="compensated")
+    assert compensate(weight, inputs.T @ inputs, fmt).levels().abs().max() <= 127
 
 
 @pytest.mark.parametrize("change", [{"bits": 1}, {"bits": 17}, {"group_size": 8}])

@@ -15,10 +15,8 @@ from onnx import GraphProto, NodeProto, TensorProto, helper
 from autocomp.compress.formats import QuantizedTensor
 from autocomp.targets.onnxruntime.edit import store
 
-CODES_A_WORD = 8
 MOST_BITS = 6
-"""A word of 8 codes has as many bytes as a code has bits: at most 6, for ONNX Runtime computes some
-of int64 in double precision, which holds 53 bits. Wider codes take a byte each."""
+"""Wider codes take a byte each."""
 PARTS = {2: (2,), 3: (1, 2), 4: (4,), 5: (1, 4), 6: (2, 4)}
 """Bits of a code -> the widths of the parts it is stored in, the lowest first."""
 Link = tuple[str, list[str], dict[str, Any]]
@@ -30,10 +28,13 @@ def store_narrow(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> 
 
     The codes of a row span no more than 2^bits, though they need not be centred.
     """
-    zero = _zero(codes, bits)
-    links = _widening(graph, name, (codes.astype(np.int16) + zero).astype(np.uint8), bits)
-    centred: Link = ("Sub", [store(graph, f"{name}.zero", zero)], {})
-    return chain(name, [*links, centred, ("Cast", [], {"to": TensorProto.INT8})])
+    zero, whole = _zero(codes, bits), f"{name}.whole"
+    nodes = unpacked(graph, whole, (codes.astype(np.int16) + zero).astype(np.uint8), bits)
+    links: list[Link] = [
+        ("Cast", [], {"to": TensorProto.INT8}),
+        ("Sub", [store(graph, f"{name}.zero", zero.astype(np.int8))], {}),
+    ]
+    return [*nodes, *chain(name, links, whole)]
 
 
 def store_bytes(
@@ -170,36 +171,6 @@ def _zero(codes: np.ndarray, bits: int) -> np.ndarray:
     return np.asarray(-rows.min(axis=1).astype(np.int64).reshape(-1, *[1] * (codes.ndim - 1)))
 
 
-def _widening(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> list[Link]:
-    """Store unsigned `codes`; what computes them as int64, in their shape.
-
-    A word is the sum of its codes times 2^(bits i), and of its bytes times 2^(8 j).
-    """
-    constants = {
-        "words": _words(codes, bits),
-        "bytes": 2 ** (8 * np.arange(bits, dtype=np.int64)),
-        "axis": np.array([1]),
-        "places": 2 ** (bits * np.arange(CODES_A_WORD, dtype=np.int64)),
-        "levels": np.array(2**bits),
-        "flat": np.array([-1]),
-        "first": np.array([0]),
-        "count": np.array([codes.size]),
-        "rows": np.array([0]),
-        "shape": np.array(codes.shape),
-    }
-    held = {key: store(graph, f"{name}.{key}", value) for key, value in constants.items()}
-    return [
-        ("Cast", [held["words"]], {"to": TensorProto.INT64}),
-        ("Mul", [held["bytes"]], {}),
-        ("ReduceSum", [held["axis"]], {"keepdims": 1}),
-        ("Div", [held["places"]], {}),
-        ("Mod", [held["levels"]], {}),
-        ("Reshape", [held["flat"]], {}),
-        ("Slice", [held["first"], held["count"], held["rows"]], {}),
-        ("Reshape", [held["shape"]], {}),
-    ]
-
-
 def chain(name: str, links: Sequence[Link], source: str | None = None) -> list[NodeProto]:
     """Nodes each of which reads the one before; the first reads `source`, the last is `name`."""
     nodes: list[NodeProto] = []
@@ -208,11 +179,3 @@ def chain(name: str, links: Sequence[Link], source: str | None = None) -> list[N
         output = name if place == len(links) - 1 else f"{name}.{place}"
         nodes.append(helper.make_node(kind, [*before, *constants], [output], **attributes))
     return nodes
-
-
-def _words(codes: np.ndarray, bits: int) -> np.ndarray:
-    """uint8 codes of any shape as (words, bits) bytes, the first code lowest."""
-    flat = np.zeros(-(-codes.size // CODES_A_WORD) * CODES_A_WORD, np.uint8)
-    flat[: codes.size] = codes.reshape(-1)
-    ones = np.unpackbits(flat[:, None], axis=1, count=bits, bitorder="little")  # (codes, bits)
-    return np.packbits(ones, bitorder="little").reshape(-1, bits)
