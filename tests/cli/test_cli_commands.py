@@ -331,7 +331,7 @@ def test_schema_accepts_our_spaces(cli: Cli, space: dict[str, Any]) -> None:
     schema = json.loads(done(cli("schema")))
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
-    paths = sorted((REPOSITORY / "search_spaces").glob("*.yaml"))
+    paths = sorted((REPOSITORY / "search_spaces").rglob("*.yaml"))
     (own,) = [
         yaml.safe_load(block)
         for block in re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
