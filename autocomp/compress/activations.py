@@ -71,14 +71,15 @@ class RunningRange:
 
 def round_groups(x: Tensor, size: int) -> Tensor:
     """`x` (..., K) in 8 signed bits, a scale for every `size` inputs; its gradient as it comes."""
-    padded = functional.pad(x.float(), (0, -x.shape[-1] % size))
-    groups = padded.reshape(-1, size)
-    scales = groups.detach().abs().amax(dim=1) / LARGEST_SIGNED_CODE
-    scales = scales.clamp(min=torch.finfo(torch.float32).tiny)
-    zeros = torch.zeros_like(scales, dtype=torch.int32)
-    ends = -LARGEST_SIGNED_CODE, LARGEST_SIGNED_CODE
-    rounded = torch.fake_quantize_per_channel_affine(groups, scales, zeros, 0, *ends)
-    return rounded.view(padded.shape)[..., : x.shape[-1]].to(x.dtype)
+    with torch.no_grad():
+        missing = -x.shape[-1] % size
+        padded = functional.pad(x, (0, missing)) if missing else x
+        groups = padded.float().reshape(-1, size)
+        scales = groups.abs().amax(dim=1, keepdim=True) / LARGEST_SIGNED_CODE
+        scales = scales.clamp(min=torch.finfo(torch.float32).tiny)
+        rounded = (groups / scales).round() * scales
+        change = rounded.view(padded.shape)[..., : x.shape[-1]] - x
+    return x + change.to(x.dtype)
 
 
 class Around(NamedTuple):

@@ -11,6 +11,7 @@ from autocomp.compress.formats import Compressed
 from autocomp.compress.training import FakeQuantized, fake_quantized, rounded
 from autocomp.errors import TrialStopped
 from autocomp.policy import Quantize
+from autocomp.retrain.precision import precision
 
 
 class Net(nn.Module):
@@ -121,6 +122,16 @@ def test_gradients_pass_straight_through(net: Net, regime: FakeQuantized) -> Non
         assert gradient is not None
         assert gradient.isfinite().all()
         assert gradient.abs().sum() > 0
+
+
+def test_half_of_the_digits_are_enough_for_a_pass(net: Net, regime: FakeQuantized) -> None:
+    wanted = forward(net, regime)
+    with precision("bf16", torch.device("cpu")):
+        found = forward(net, regime)
+    found.square().mean().backward()
+    assert (found - wanted).norm() < 0.05 * wanted.norm()
+    gradients = [net.get_parameter(name).grad for name in regime.formats]
+    assert all(one is not None and one.isfinite().all() for one in gradients)
 
 
 def test_nothing_is_rounded_outside_of_a_pass(net: Net, regime: FakeQuantized) -> None:
