@@ -24,7 +24,7 @@ MOMENTUM = 0.1
 """How far a running range moves towards that of a batch."""
 LARGEST_CODE, LARGEST_SIGNED_CODE = 255, 127
 LONGEST_GROUP = 128
-"""Inputs to a scale, at most, where weights have one scale a row or a tensor."""
+"""Inputs to a scale where weights have one a row or a tensor: the kernel has no longer groups."""
 LAYERS = (functional.linear, torch.conv2d)
 NORM = functional.batch_norm
 INCLUDED = (
@@ -34,6 +34,7 @@ INCLUDED = (
 )
 """Activation functions that a convolution computes along with itself."""
 SHAPES = (torch.Tensor.dim, torch.Tensor.size)
+"""What looks at a tensor, as its attributes do, and reads none of its values."""
 
 
 @dataclass
@@ -103,9 +104,9 @@ class RoundedActivations(TorchFunctionMode):
     By the ids of their weights, `groups` has how many inputs of a linear layer share a scale, and
     `around` the ranges of a convolution. What a convolution reads or gives, everything reads
     rounded: also a sum that skips the layer. Its result is rounded past a norm that follows, which
-    is folded into it when the model is lowered, and past an activation function. It sees whatever
-    calls `functional.linear` and `torch.conv2d`, if `functional.multi_head_attention_forward` does
-    not do so: PyTorch hides what that calls.
+    is folded into it when the model is lowered, and past an activation function. Layers are
+    whatever calls `functional.linear` or `torch.conv2d`, except inside
+    `functional.multi_head_attention_forward`: PyTorch hides what that calls.
     """
 
     def __init__(self, groups: Mapping[int, int], around: Mapping[int, Around]) -> None:
