@@ -22,7 +22,7 @@ DAMPING = 0.01
 BLOCK = 128
 """Columns rounded before the rest is told; a multiple of every group size."""
 MOST_INPUTS = 8192
-"""A layer of more inputs is rounded to nearest: its Hessian would take gigabytes."""
+"""A layer of more inputs is rounded to nearest: this many take 1.4 GB, its Hessian and factors."""
 HESSIAN_BYTES = 2**28
 
 
@@ -37,7 +37,7 @@ def compensate(weight: Tensor, hessian: Tensor, fmt: LayerFormat) -> QuantizedTe
     order = torch.arange(rows.shape[1])
     if fmt.group_size is None:
         order = hessian.diagonal().argsort(descending=True, stable=True)
-    rows, factor = rows[:, order], _inverse_factor(hessian[order][:, order])
+    rows, factor = rows[:, order], _inverse_factor(hessian, order)
     size = fmt.groups(weight.shape)[1]
     scales, zeros = _fit_all(rows, fmt)
     codes = torch.empty(rows.shape, dtype=torch.uint8)
@@ -76,14 +76,21 @@ def _fit_group(group: Tensor, fmt: LayerFormat) -> tuple[Tensor, Tensor]:
     return scales[:, 0], zeros[:, 0]
 
 
-def _inverse_factor(hessian: Tensor) -> Tensor:
-    """The upper Cholesky factor of the damped Hessian's inverse, in double precision."""
-    damped = hessian.double().clone()
-    diagonal = damped.diagonal()
-    diagonal += DAMPING * diagonal.mean() + torch.finfo(torch.float32).tiny
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+def _inverse_factor(hessian: Tensor, order: Tensor) -> Tensor:
+    """The upper Cholesky factor of the damped Hessian's inverse, in double precision.
+
+    Its rows and columns are in `order`. No more than two such matrices are held at a time.
+    """
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(_damped(hessian, order)))
     factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor
+
+
+def _damped(hessian: Tensor, order: Tensor) -> Tensor:
+    damped = hessian[order[:, None], order].double()
+    diagonal = damped.diagonal()
+    diagonal += DAMPING * diagonal.mean() + torch.finfo(torch.float32).tiny
+    return damped
 
 
 def batched(layers: Mapping[str, nn.Module]) -> Iterator[list[str]]:
@@ -114,7 +121,7 @@ def hessians(
 
     def see(name: str, layer: nn.Module, x: Tensor) -> None:
         own = _second_moments(layer, x)
-        found[name] = found[name] + own if name in found else own
+        found[name] = found[name].add_(own) if name in found else own
 
     with _watched(model, names, see):
         for forward in forwards:
@@ -123,9 +130,15 @@ def hessians(
 
 
 def is_compensable(layer: nn.Module) -> bool:
-    """Whether all of a layer's inputs reach all of its rows, and are not too many."""
+    """Whether all of a layer's inputs reach all of its rows, and are not too many.
+
+    Of a convolution those at the borders must be known: they are zeros, in a number that is given.
+    """
     is_plain = isinstance(layer, nn.Linear) or (
-        isinstance(layer, nn.Conv2d) and layer.groups == 1 and not isinstance(layer.padding, str)
+        isinstance(layer, nn.Conv2d)
+        and layer.groups == 1
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
     )
     return is_plain and layer.get_parameter("weight")[0].numel() <= MOST_INPUTS
 

@@ -2,101 +2,41 @@
 
 Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference" (1712.05877): forward passes read rounded weights and activations, gradients pass
-straight through. A norm after a convolution is folded into the scales of its channels when the
-model is lowered, so that what is rounded here is what ships.
+straight through. Weights are rounded to the very codes that ship; a norm after a convolution is
+folded into the scales of its channels when the model is lowered. Activations are rounded where the
+artefact rounds them, a linear layer's exactly as there. A convolution's have a running range here,
+and there one that is measured on the trained model: this one is of batches, of weights that still
+change, and of the least and greatest values, whatever method the format asks for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
+from autocomp.compress.activations import (
+    LONGEST_GROUP,
+    Around,
+    RoundedActivations,
+    RunningRange,
+)
 from autocomp.compress.formats import (
+    FLOAT_BITS,
     HALF_BITS,
     Compressed,
     LayerFormat,
     half,
     quantize_tensor,
 )
-from autocomp.compress.quantize import layer_formats
+from autocomp.compress.quantize import Formats, layer_formats
 from autocomp.rounding import Quantize
 
 FROZEN_FROM = 0.7
 """The fraction of a retrain after which ranges and BatchNorm statistics stay as they are."""
-MOMENTUM = 0.1
-"""How far a running range moves towards that of a batch."""
-LARGEST_CODE = 255
-READERS = (functional.linear, functional.embedding, torch.conv2d)
-
-
-@dataclass
-class RunningRange:
-    """What activations have lately lain between; 8 unsigned bits divide it, and zero is a code."""
-
-    low: float = 0.0
-    high: float = 0.0
-    is_frozen: bool = False
-
-    def see(self, x: Tensor) -> None:
-        low, high = min(x.min().item(), 0.0), max(x.max().item(), 0.0)
-        is_first = self.low == self.high
-        step = 1.0 if is_first else MOMENTUM
-        self.low += step * (low - self.low)
-        self.high += step * (high - self.high)
-
-    def round(self, x: Tensor) -> Tensor:
-        """`x` in fp32, rounded; its gradient where it is inside the range."""
-        if not self.is_frozen:
-            self.see(x.detach())
-        if self.low == self.high:
-            return x
-        scale = (self.high - self.low) / LARGEST_CODE
-        zero = round(-self.low / scale)
-        return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, LARGEST_CODE)
-
-
-class RoundedReads(TorchFunctionMode):
-    """While active, whatever reads one of the weights reads its rounded values.
-
-    It needs no layer's cooperation: weights that two layers share, and layers that call functions
-    on their weights, are rounded all the same. A weight is rounded once a pass.
-    """
-
-    def __init__(self, regime: FakeQuantized) -> None:
-        super().__init__()
-        self.regime = regime
-        self.rounded: dict[int, Tensor] = {}
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        # the first argument is what is multiplied, of an embedding the words; the second the weight
-        if func in READERS and len(args) > 1 and id(args[1]) in self.regime.names:
-            name = self.regime.names[id(args[1])]
-            args = [self._input(name, args[0]), self._weight(name, args[1]), *args[2:]]
-        return func(*args, **(kwargs or {}))
-
-    def _input(self, name: str, x: Tensor) -> Tensor:
-        observed = self.regime.ranges.get(name)
-        return x if observed is None else observed.round(x)
-
-    def _weight(self, name: str, weight: Tensor) -> Tensor:
-        if id(weight) not in self.rounded:
-            with torch.autocast(weight.device.type, enabled=False):  # codes are not for bf16
-                values = rounded(weight, self.regime.formats[name])
-            self.rounded[id(weight)] = weight + (values - weight).detach()
-        return self.rounded[id(weight)]
 
 
 def rounded(weight: Tensor, fmt: LayerFormat) -> Tensor:
@@ -110,18 +50,23 @@ def rounded(weight: Tensor, fmt: LayerFormat) -> Tensor:
 class FakeQuantized:
     """The regime of a quantize step with `qat: true`; see `autocomp.retrain.regimes.Regime`.
 
-    `formats` are of weights by name. Inputs of convolutions that compute in integers are rounded
-    over running `ranges`.
+    `formats` are of weights by name. `ranges` are those around convolutions that compute in
+    integers, `groups` the inputs to a scale of what linear layers read, by the weights' names.
     """
 
     compressed: Compressed
     formats: dict[str, LayerFormat]
-    ranges: dict[str, RunningRange] = field(init=False)
-    names: dict[int, str] = field(init=False, default_factory=dict)
+    ranges: dict[str, Around] = field(init=False, default_factory=dict)
+    groups: dict[str, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        integers = (name for name, fmt in self.formats.items() if fmt.ranges is not None)
-        self.ranges = {name: RunningRange() for name in integers}
+        for name, fmt in self.formats.items():
+            if fmt.ranges is not None:
+                layer = name.removesuffix(".weight")
+                ends = RunningRange(f"into {layer}"), RunningRange(f"out of {layer}")
+                self.ranges[name] = Around(*ends)
+            elif _rounds_inputs(fmt):
+                self.groups[name] = fmt.group_size or LONGEST_GROUP
 
     def idle(self, trainable: Collection[str]) -> str | None:
         left = [name for name in self.formats if name not in trainable]
@@ -138,12 +83,14 @@ class FakeQuantized:
     @contextmanager
     def active(self, model: nn.Module) -> Iterator[None]:
         """Rounds for one forward pass of `model`."""
-        self.names = {
-            id(parameter): name
-            for name, parameter in model.named_parameters()
-            if name in self.formats
-        }
-        with RoundedReads(self):
+        own = dict(model.named_parameters())
+        device_type = next(model.parameters()).device.type
+        with torch.autocast(device_type, enabled=False):  # codes are not for bf16
+            weights = {name: _through(own[name], fmt) for name, fmt in self.formats.items()}
+        groups = {id(weights[name]): size for name, size in self.groups.items()}
+        around = {id(weights[name]): one for name, one in self.ranges.items()}
+        held = {id(own[name]): weight for name, weight in weights.items()}
+        with _holding(model, held), RoundedActivations(groups, around):
             yield
 
     def loss(self, model: nn.Module, progress: float) -> Tensor | None:
@@ -152,8 +99,8 @@ class FakeQuantized:
     def after_step(self, model: nn.Module, progress: float) -> None:
         if progress < FROZEN_FROM:
             return
-        for observed in self.ranges.values():
-            observed.is_frozen = True
+        for around in self.ranges.values():
+            around.into.is_frozen = around.out_of.is_frozen = True
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
@@ -173,4 +120,51 @@ def fake_quantized(compressed: Compressed, step: Quantize) -> tuple[FakeQuantize
     """The regime that a quantize step with `qat: true` attaches; what of it is skipped, and why."""
     formats, skipped = layer_formats(compressed.module, step)
     by_weight = {f"{name}.weight": fmt for name, fmt in formats.items()}
-    return FakeQuantized(compressed, by_weight), skipped
+    return FakeQuantized(compressed, by_weight), skipped + _hidden(compressed.module, formats)
+
+
+def _hidden(model: nn.Module, formats: Formats) -> list[str]:
+    """A line if what comes into some layers is rounded where nothing sees it in training."""
+    attentions = (
+        f"{name}.out_proj"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.MultiheadAttention)
+    )
+    hidden = [name for name in attentions if name in formats and _rounds_inputs(formats[name])]
+    if not hidden:
+        return []
+    return [
+        f"{', '.join(hidden)}: trained through the rounding of weights alone, for "
+        "nn.MultiheadAttention hides what it multiplies them by"
+    ]
+
+
+def _rounds_inputs(fmt: LayerFormat) -> bool:
+    """Whether a linear layer in this format rounds what comes in, as it runs."""
+    return fmt.bits < HALF_BITS and fmt.activation_bits < FLOAT_BITS
+
+
+def _through(weight: Tensor, fmt: LayerFormat) -> Tensor:
+    """`weight` rounded, with gradients as if it were not."""
+    return weight + (rounded(weight, fmt) - weight).detach()
+
+
+@contextmanager
+def _holding(model: nn.Module, held: Mapping[int, Tensor]) -> Iterator[None]:
+    """Let `model` hold the tensors in `held` in place of the parameters of those ids.
+
+    Whatever reads a weight, by any function and under any of its names, so reads another.
+    """
+    places = [
+        (module, key, parameter)
+        for module in model.modules()
+        for key, parameter in module._parameters.items()
+        if id(parameter) in held
+    ]
+    try:
+        for module, key, parameter in places:
+            module._parameters[key] = held[id(parameter)]  # type: ignore[assignment]
+        yield
+    finally:
+        for module, key, parameter in places:
+            module._parameters[key] = parameter

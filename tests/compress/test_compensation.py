@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocomp.compress.compensation import batched, compensate, hessians
+from autocomp.compress.compensation import (
+    MOST_INPUTS,
+    batched,
+    compensate,
+    hessians,
+    is_compensable,
+)
 from autocomp.compress.formats import Compressed, LayerFormat, quantize_tensor
 from autocomp.compress.quantize import quantize_
 from autocomp.policy import Quantize
@@ -121,6 +127,28 @@ def test_a_model_is_rounded_with_what_cannot_be_compensated_named() -> None:
         for one in (net.conv.weight, nearest)
     ]
     assert errors[0] < errors[1]
+
+
+LAYERS: dict[str, tuple[nn.Module, bool]] = {
+    "linear": (nn.Linear(40, 3), True),
+    "as many inputs as there may be": (nn.Linear(MOST_INPUTS, 1), True),
+    "too many inputs": (nn.Linear(MOST_INPUTS + 1, 1), False),
+    "embedding": (nn.Embedding(3, 40), False),
+    "padded with zeros": (nn.Conv2d(8, 4, 3, padding=1), True),
+    "padded by name": (nn.Conv2d(8, 4, 3, padding="same"), False),
+    "grouped": (nn.Conv2d(8, 4, 3, groups=2), False),
+    **{
+        f"padded, {mode}": (nn.Conv2d(8, 4, 3, padding=1, padding_mode=mode), False)
+        for mode in ("reflect", "replicate", "circular")
+    },
+}
+
+
+@pytest.mark.parametrize(("layer", "expected"), LAYERS.values(), ids=LAYERS)
+def test_only_layers_whose_inputs_are_known_are_compensated(
+    layer: nn.Module, expected: bool
+) -> None:
+    assert is_compensable(layer) == expected
 
 
 def test_as_many_hessians_at_a_time_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:

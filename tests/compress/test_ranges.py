@@ -58,6 +58,7 @@ def test_entropy_keeps_what_is_evenly_spread_and_cuts_a_thin_tail() -> None:
 
 
 def test_percentile_cuts_one_in_ten_thousand() -> None:
-    values = np.random.default_rng(2).uniform(-1, 1, 1_000_000)
+    values = np.random.default_rng(2).normal(0, 1, 1_000_000)  # few of them to a bin at the ends
     low, high = percentile(seen(values))
-    assert np.mean((values < low) | (values > high)) == pytest.approx(1e-4, abs=1e-3)
+    for cut in (values < low, values > high):
+        assert cut.mean() == pytest.approx(0.5e-4, rel=0.1)

@@ -23,15 +23,19 @@ from autocomp.policy import Policy
 from autocomp.targets import TargetSettings
 from autocomp.tasks.base import Task, torch_run
 from autocomp.tasks.registry import build_task
+from autocomp.trust import trusting
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
-EXACT, HALVED, ROUNDED = 1e-5, 1e-3, 0.03
+EXACT, HALVED, ROUNDED, POWERS = 1e-5, 1e-3, 0.03, 0.05
 """The largest error of an output, over the norm of what it should be: where both compute with the
 same numbers; where BatchNorm is folded into weights that are then halved; where the artefact alone
-rounds activations to 8 bits."""
+rounds activations to 8 bits; where it does so to 8 bits whose step is a power of two."""
 
 quantize = partial(dict, kind="quantize", layers="**")
+fixed_point = partial(dict, kind="fixed_point", layers="**", bits=8)
+PART = ["encoder", "layer1", "0"]
+"""Of a captioner, of the classifier, and of a task of one's own."""
 WEIGHTS_ALONE = {"activation_bits": 32}
 FORMATS: dict[str, tuple[list[dict[str, Any]], float]] = {
     "fp32": ([], EXACT),
@@ -46,14 +50,19 @@ FORMATS: dict[str, tuple[list[dict[str, Any]], float]] = {
         ROUNDED,
     ),
     "trained through": ([quantize(bits=4, qat=True), {"kind": "retrain", "steps": 1}], ROUNDED),
-    "fixed point": (
-        [{"kind": "fixed_point", "layers": "**", "bits": 8, "activation_bits": 32}],
+    "compensated, 8 bits": ([quantize(bits=8, rounding="compensated")], ROUNDED),
+    "a scale a tensor": ([quantize(bits=8, granularity="tensor")], ROUNDED),
+    "fewer bits for a part": ([quantize(bits=8), quantize(bits=4, exclude=PART)], ROUNDED),
+    "fixed point": ([fixed_point()], EXACT),
+    "fixed point, activations too": ([fixed_point(activation_bits=8)], POWERS),
+    "fixed point for a part": (
+        [quantize(bits=4, **WEIGHTS_ALONE), fixed_point(layers=PART)],
         EXACT,
     ),
 }
 
 
-KINDS = ("transformer", "classifier", *RECURRENT)
+KINDS = ("transformer", "classifier", "python", *RECURRENT)
 Benches = Callable[[str], Bench]
 
 
@@ -61,7 +70,12 @@ Benches = Callable[[str], Bench]
 def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = write_shapes(tmp_path_factory.mktemp("shapes"), count=8)
     recurrent = {name: SECTION | {"model": model} for name, model in RECURRENT.items()}
-    return {"transformer": SECTION, "classifier": shapes_section(root), **recurrent}
+    return {
+        "transformer": SECTION,
+        "classifier": shapes_section(root),
+        "python": {"kind": "python", "factory": "bars:Bars", "dense": {"steps": 1}},
+        **recurrent,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +86,15 @@ def benches(sections: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
     def bench(kind: str) -> Bench:
         task = build_task(sections[kind])
         dense = Compressed(tiny_captioner(task))
-        return Bench(task, write(tmp_path_factory.mktemp("dense") / "model", task, dense), (), 0)
+        folder = tmp_path_factory.mktemp("dense") / "model"
+        return Bench(task, write(folder, task, sections[kind], dense), (), 0)
 
     return bench
 
 
-def write(folder: Path, task: Task, compressed: Compressed) -> Checkpoint:
+def write(folder: Path, task: Task, section: dict[str, Any], compressed: Compressed) -> Checkpoint:
     folder.mkdir()
     artifact = write_model(folder, task, TargetSettings(), compressed, Policy())
-    section = task.settings.model_dump(mode="json")  # type: ignore[attr-defined]
     write_config(artifact, compressed, section, TargetSettings(), 0, "", 1, 1.0)
     return open_packed(folder)
 
@@ -103,13 +117,15 @@ def errors(checkpoint: Checkpoint, model: nn.Module, task: Task) -> list[float]:
 
 @pytest.mark.parametrize(("steps", "tolerance"), FORMATS.values(), ids=FORMATS)
 @pytest.mark.parametrize("kind", KINDS)
+@trusting()  # a task of one's own is code
 def test_what_ships_computes_what_was_compressed(
     kind: str, steps: list[dict[str, Any]], tolerance: float, benches: Benches, tmp_path: Path
 ) -> None:
     bench = benches(kind)
     work = Work(bench.dense.compressed(), bench)
     apply_(work, Policy.model_validate({"steps": steps}), Clock())
-    checkpoint = write(tmp_path / "checkpoint", bench.task, work.compressed)
+    section = bench.dense.config.task
+    checkpoint = write(tmp_path / "checkpoint", bench.task, section, work.compressed)
     reloaded = checkpoint.compressed().module
     for name, tensor in work.module.state_dict().items():
         is_counter = name.endswith("num_batches_tracked")
