@@ -26,6 +26,8 @@ from autocomp.tasks.stages import watched_stages
 INPUTS = ("float32", "int64", "int32", "int16", "int8", "uint8", "bool")
 TARGETS = ("float32", "int64")
 """What models take, and what PyTorch's losses do; NumPy's own float64 is neither."""
+CLOSEST = {"f": "float32", "i": "int64", "u": "int64"}
+"""By the kind of a NumPy type: the one of these that holds the same numbers."""
 
 
 class ArrayTask(ABC):
@@ -190,11 +192,13 @@ class ArrayTask(ABC):
 
 
 def _check_type(where: str, array: Any, known: tuple[str, ...]) -> None:
-    found = str(array.dtype) if isinstance(array, np.ndarray) else type(array).__name__
+    is_array = isinstance(array, np.ndarray)
+    found = str(array.dtype) if is_array else type(array).__name__
     if found not in known:
+        closest = CLOSEST.get(array.dtype.kind) if is_array else None
+        hint = f"; .astype(np.{closest}) makes one" if closest else ""
         rule = f"must be an array of {', '.join(known)}"
-        close = "float32" if found.startswith("float") else "int64"
-        raise DataError(f"{where}: {rule}, but got {found}; .astype(np.{close}) makes one")
+        raise DataError(f"{where}: {rule}, but got {found}{hint}")
 
 
 class _Tuple(nn.Module):

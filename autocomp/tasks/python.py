@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from pydantic import StringConstraints
 
@@ -78,12 +78,15 @@ def _imported(factory: str) -> Callable[..., Any]:
         sys.path.append(str(Path.cwd()))
     rule = f"task.factory: must be a function in a module that Python can import, but {factory!r}"
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, SyntaxError, AttributeError) as failure:
+        loaded = importlib.import_module(module)
+    except (ImportError, SyntaxError) as failure:
         raise UserError(f"{rule}: {failure}") from None
-    if not callable(found):
-        raise UserError(f"{rule}: {name} is {type(found).__name__}")
-    return cast(Callable[..., Any], found)
+    try:
+        found: Callable[..., Any] = getattr(loaded, name)
+        inspect.signature(found)
+    except (AttributeError, TypeError, ValueError) as failure:
+        raise UserError(f"{rule}: {failure}") from None
+    return found
 
 
 def _called(function: Callable[..., Any], settings: PythonSettings) -> Any:
