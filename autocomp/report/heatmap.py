@@ -24,7 +24,7 @@ DARK_BELOW = 0.6
 
 
 def plot_heat_map(path: Path, found: Grid, name: str) -> None:
-    """Write a PNG: a row a layer in the model's order, the darker the more quality is lost.
+    """Write a PNG: a row a layer in the order of the readings, the darker the more quality is lost.
 
     `name` is the study's, for the title. What was not read is left white.
     """

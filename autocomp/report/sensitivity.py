@@ -29,7 +29,7 @@ class Grid:
 
 
 def grid(found: Sensitivity, objectives: tuple[Objective, ...]) -> Grid:
-    """The readings by layer, in the model's order, of the first quality among the objectives.
+    """The readings by layer, in their order, of the first quality among the objectives.
 
     `StudyError` if there is none, or if the dense model has none of it.
     """
