@@ -36,7 +36,7 @@ from autocomp.space.objectives import Objective
 from autocomp.space.space import SearchSpace
 from autocomp.targets import TargetSettings, load_target
 from autocomp.tasks.base import Run, Task
-from autocomp.tasks.registry import build_task, task_settings
+from autocomp.tasks.registry import build_task, fingerprint, task_settings
 from autocomp.timing import (
     TIMED_EXAMPLES,
     Inference,
@@ -122,7 +122,7 @@ def find_dense(space: SearchSpace, directory: Path) -> Checkpoint | None:
             f"{dense.directory}: must be the dense model of this task, target and seed, but was "
             f"made with another {' and another '.join(differing)}; choose another folder"
         )
-    if dense.config.fingerprint != build_task(space.task).fingerprint():
+    if dense.config.fingerprint != fingerprint(build_task(space.task), space.task):
         raise StudyError(
             f"{dense.directory}: must be the dense model of these data, but was trained when the "
             "training data or initial weights were others; choose another folder"
@@ -142,7 +142,7 @@ def prepare_dense(
         return found
     settings, target, seed = task_settings(space.task), _target(space), space.search.seed
     task = build_task(space.task)
-    module = dense_model(task, settings.dense, task.fingerprint(), seed, on_step)
+    module = dense_model(task, settings.dense, fingerprint(task, space.task), seed, on_step)
     section = settings.model_dump(mode="json")
 
     def fill(folder: Path) -> None:
@@ -198,8 +198,8 @@ def _measure_dense(
     steps = max(1, round(metrics.get("mean_tokens", 1.0)))
     raw = task.raw_inputs("dev", TIMED_EXAMPLES)
     timed, latency_ms = time_dense(task, run, raw, target, steps)
-    fingerprint = task.fingerprint()
-    write_config(artifact, dense, section, target, seed, fingerprint, steps, latency_ms)
+    made = fingerprint(task, section)
+    write_config(artifact, dense, section, target, seed, made, steps, latency_ms)
     own_ms = own_latency_ms(task, run, raw, target)
     return {
         **metrics,

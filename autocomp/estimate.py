@@ -26,7 +26,7 @@ from autocomp.space.space import SearchSpace
 from autocomp.targets import TargetSettings, load_target
 from autocomp.tasks.base import Task
 from autocomp.tasks.dense import DenseSettings
-from autocomp.tasks.registry import build_task, task_settings
+from autocomp.tasks.registry import build_task, fingerprint, task_settings
 
 TIMED_STEPS = 3
 DRAWS = 200
@@ -77,10 +77,9 @@ def estimate(space: SearchSpace, bound: BoundSpace, trials: int, workers: int) -
     """Time a few training steps, one lowering and one batch of an evaluation, and add them up."""
     task = build_task(space.task)
     target = validate(TargetSettings, dict(space.target), "target", SpaceError)
-    dense: DenseSettings = task_settings(space.task).dense
     lower_s, evaluate_s = _artifact_seconds(task, target)
     return Estimate(
-        dense_s=_dense_seconds(task, dense, space.search.seed),
+        dense_s=_dense_seconds(task, space),
         retrain_s=_retrain_seconds(task, bound, space.search.seed),
         lower_s=lower_s,
         evaluate_s=evaluate_s,
@@ -89,11 +88,12 @@ def estimate(space: SearchSpace, bound: BoundSpace, trials: int, workers: int) -
     )
 
 
-def _dense_seconds(task: Task, dense: DenseSettings, seed: int) -> float:
+def _dense_seconds(task: Task, space: SearchSpace) -> float:
     """Nothing if its weights are given or cached."""
+    dense: DenseSettings = task_settings(space.task).dense
     if dense.checkpoint is not None:
         return 0.0
-    key = dense_key(dense, task.fingerprint(), seed)
+    key = dense_key(dense, fingerprint(task, space.task), space.search.seed)
     if (cache_dir() / "dense" / key / WEIGHTS).exists():
         return 0.0
     return sum(_pace(task.build(), task, stage).seconds(stage) for stage in dense.stages)

@@ -11,26 +11,33 @@ import pytest
 import torch
 from bars import Bars
 from label_files import shapes_section, write_shapes
-from tiny_models import SECTION
+from tiny_models import RECURRENT, SECTION
 
 from autocomp.errors import UserError
 from autocomp.tasks.registry import TASKS
 from autocomp.testing import CHECKS, check_task
 
 pytestmark = pytest.mark.usefixtures("tiny")
+RECURRENT_TRIED = ("lstm attention", "gru merge")
 OWN = {"kind": "python", "factory": "bars:Bars", "dense": {"steps": 1}}
 
 
 @pytest.fixture(scope="session")
 def sections(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = write_shapes(tmp_path_factory.mktemp("shapes"), count=8)
-    return {"captioning": SECTION, "classification": shapes_section(root), "python": OWN}
+    recurrent = {name: SECTION | {"model": RECURRENT[name]} for name in RECURRENT_TRIED}
+    return {
+        "captioning": SECTION,
+        "classification": shapes_section(root),
+        "python": OWN,
+        **recurrent,
+    }
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("kind", TASKS)
-def test_every_task_conforms(kind: str, check: str, sections: dict[str, Any]) -> None:
-    check_task(sections[kind], check)
+@pytest.mark.parametrize("name", [*TASKS, *RECURRENT_TRIED])
+def test_every_task_conforms(name: str, check: str, sections: dict[str, Any]) -> None:
+    check_task(sections[name], check)
 
 
 class Drifting(Bars):

@@ -66,6 +66,8 @@ def sensitivity(
 
 
 def _tell(reading: Reading, done: int, total: int) -> None:
-    what = f"{reading.layer}: {reading.kind} {reading.value:g}"
+    from autocomp.titles import in_short
+
+    what = f"{reading.layer}: {in_short(reading.policy)}"
     came = reading.status if reading.reason is None else f"{reading.status}: {reading.reason}"
     logger.info("%d of %d, %s, %s", done, total, what, came)

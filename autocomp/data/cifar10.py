@@ -1,14 +1,15 @@
-"""CIFAR-10 (Krizhevsky, 2009) in its binary version, or as image folders.
+"""CIFAR-10 (Krizhevsky, 2009): its binary version, torchvision's files, or image folders.
 
-The version that torchvision downloads is pickle, which can run code when it is read: it is refused.
-`cifar-10-binary.tar.gz` has the same images, 3,073 bytes each: the class, then red, green and blue.
-Neither has a split to select on, so dev is a part of train or of test.
+A record of the binary version is 3,073 bytes: the class, then red, green and blue. torchvision's
+files are pickles of the same images, read without running what they name. There is no split to
+select on, so dev is a part of train or of test.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -16,6 +17,7 @@ from pydantic import Field
 from autocomp.data.image_folder import is_dev, listed
 from autocomp.data.images import cached_stack, resize
 from autocomp.data.photos import given_folder, is_file, is_folder, load_photos
+from autocomp.data.pickled import read_pickled
 from autocomp.data.split import ImageSplit, SplitName
 from autocomp.decisions import Decision
 from autocomp.errors import DataError
@@ -32,13 +34,19 @@ CLASSES = (
     "ship",
     "truck",
 )
-BINARY, PICKLED = "cifar-10-batches-bin", "cifar-10-batches-py"
-FILES = {
-    "train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
-    "test": ("test_batch.bin",),
+BATCHES = {
+    "train": tuple(f"data_batch_{number}" for number in range(1, 6)),
+    "test": ("test_batch",),
 }
 SIDE = 32
-RECORD_BYTES = 1 + 3 * SIDE * SIDE
+VALUES = 3 * SIDE * SIDE
+
+
+class Form(NamedTuple):
+    """How the batches are stored: what their files' names end in, and `read(file, values)`."""
+
+    suffix: str
+    read: Callable[[Path, int], np.ndarray]
 
 
 class Cifar10Settings(Decision):
@@ -66,21 +74,23 @@ def load_cifar10(settings: Cifar10Settings, split: SplitName) -> ImageSplit:
             raise DataError(f"{root}: must hold CIFAR-10's ten classes, but got {other!r}")
         where = f"{root}, {split} split"
         return load_photos(split, photos, where, settings.image_size, settings.max_unreadable, lost)
-    return _from_binary(_binary_folder(root), split, settings)
+    return _from_batches(*_batches(root), split, settings)
 
 
-def _from_binary(folder: Path, split: SplitName, settings: Cifar10Settings) -> ImageSplit:
+def _from_batches(
+    folder: Path, form: Form, split: SplitName, settings: Cifar10Settings
+) -> ImageSplit:
     source = settings.dev_from if split == "dev" else split
-    files = [folder / name for name in FILES[source]]
+    files = {name: folder / f"{name}{form.suffix}" for name in BATCHES[source]}
     entries = [
-        (f"{file.stem}/{row:05d}", record)
-        for file in files
-        for row, record in enumerate(_records(file))
+        (f"{name}/{row:05d}", record)
+        for name, file in files.items()
+        for row, record in enumerate(_records(file, form))
     ]
     if source == settings.dev_from:
         is_held_out = split == "dev"
         entries = [one for one in entries if is_dev(one[0], settings.dev_fraction) == is_held_out]
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    stats = [(one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in files.values()]
 
     def read(index: int) -> np.ndarray:
         pixels = entries[index][1][1:].reshape(3, SIDE, SIDE).transpose(1, 2, 0)
@@ -95,28 +105,39 @@ def _from_binary(folder: Path, split: SplitName, settings: Cifar10Settings) -> I
     )
 
 
-def _records(file: Path) -> np.ndarray:
-    """(N, 3073) uint8, not yet read; `DataError` if the file is cut short or another one."""
+def _records(file: Path, form: Form) -> np.ndarray:
+    """(N, 3073) uint8; `DataError` if the file is cut short or another one."""
     if not is_file(file):
         raise DataError(f"{file}: must be there, but is missing")
-    size = file.stat().st_size
-    if size == 0 or size % RECORD_BYTES:
-        rule = f"must hold records of {RECORD_BYTES:,} bytes"
-        raise DataError(f"{file}: {rule}, but has {size:,} bytes in all")
-    records = np.memmap(file, np.uint8, mode="r").reshape(-1, RECORD_BYTES)
+    records = form.read(file, VALUES)
     if (largest := int(records[:, 0].max())) >= len(CLASSES):
         raise DataError(f"{file}: classes must be from 0 to {len(CLASSES) - 1}, but got {largest}")
     return records
 
 
-def _binary_folder(root: Path) -> Path:
-    for folder in (root / BINARY, root):
-        if any(is_file(folder / name) for names in FILES.values() for name in names):
-            return folder
-    found = "holds neither"
-    if is_folder(root / PICKLED) or is_file(root / "data_batch_1"):
-        found = "holds pickle files, which can run code when they are read"
+def _read_binary(file: Path, values: int) -> np.ndarray:
+    """Records (N, 1 + values), a memory map."""
+    size = file.stat().st_size
+    if size == 0 or size % (1 + values):
+        rule = f"must hold records of {1 + values:,} bytes"
+        raise DataError(f"{file}: {rule}, but has {size:,} bytes in all")
+    return np.memmap(file, np.uint8, mode="r").reshape(-1, 1 + values)
+
+
+FORMS = {
+    "cifar-10-batches-bin": Form(".bin", _read_binary),
+    "cifar-10-batches-py": Form("", read_pickled),
+}
+"""By the name of the folder that an archive holds."""
+
+
+def _batches(root: Path) -> tuple[Path, Form]:
+    names = [name for batches in BATCHES.values() for name in batches]
+    for inner, form in FORMS.items():
+        for folder in (root / inner, root):
+            if any(is_file(folder / f"{name}{form.suffix}") for name in names):
+                return folder, form
+    forms = ", ".join(f"{inner}/" for inner in FORMS)
     raise DataError(
-        f"{root}: must hold CIFAR-10's binary version ({BINARY}/) or image folders "
-        f"(train/<class>/), but {found}"
+        f"{root}: must hold {forms} or image folders (train/<class>/), but holds none of them"
     )

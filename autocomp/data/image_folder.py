@@ -1,7 +1,8 @@
 """Images in a folder for each class, the layout of ImageNet: `train/<class>/...`, `val`, `test`.
 
 Without `val/` a part of the images of another folder selects: a hash of an image's name decides
-which, so it is the same part on every machine and in a copy with fewer images.
+which, so it is the same part on every machine and in a copy with fewer images. The same hash orders
+the images, so that the first ones, which calibrate and are shown, are of all classes.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def load_image_folder(settings: ImageFolderSettings, split: SplitName) -> ImageS
 def listed(
     root: Path, split: SplitName, dev_from: Source, dev_fraction: float
 ) -> tuple[list[Photo], list[str]]:
-    """The images of a split, ordered by name, and a line for each file that is in no class.
+    """The images of a split, classes mixed, and a line for each file that is in no class.
 
     `DataError` for a class without images, or one of which there are no training images.
     """
@@ -70,15 +71,19 @@ def listed(
         photos = [one for one in photos if is_dev(one.name, dev_fraction) == is_part]
     loose = [] if is_part else sorted(one.name for one in folder.iterdir() if is_file(one))
     lost = [name for name in loose if not name.startswith(".")]
+    photos.sort(key=lambda one: _place(one.name))
     return photos, [f"{name}: lies in the folder of no class" for name in lost]
 
 
 def is_dev(name: str, fraction: float) -> bool:
     """Whether the image of this name is of the `fraction` of a folder's that select."""
-    number = int.from_bytes(
-        hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8], "big"
-    )
-    return number < fraction * 2**64
+    return _place(name) < fraction * 2**64
+
+
+def _place(name: str) -> int:
+    """A number below 2^64 that an image's name alone decides on."""
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big")
 
 
 def _classes(train: Path) -> list[str]:

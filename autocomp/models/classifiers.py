@@ -19,6 +19,11 @@ from autocomp.models.weights import absent_tensors, read_weights
 Triple = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
 log = logging.getLogger(__name__)
+WITH_AUXILIARY = ("googlenet", "inception_v3")
+"""torchvision's nets that have classifiers on the way, for training alone; they are left out here.
+
+Their weights expect pixels that the net itself scales anew (`transform_input`).
+"""
 
 
 class ClassifierSettings(Decision):
@@ -131,7 +136,9 @@ def head_name(net: nn.Module, classes: int) -> str:
 def _of_library(name: str, classes: int, pretrained: bool) -> nn.Module:
     timm, models = _libraries()
     if name in models.list_models(module=models):
-        net: nn.Module = models.get_model(name, num_classes=classes)
+        own = {"aux_logits": False, "transform_input": True, "init_weights": True}
+        more = own if name in WITH_AUXILIARY else {}
+        net: nn.Module = models.get_model(name, num_classes=classes, **more)
         if pretrained:
             weights = models.get_model_weights(name).DEFAULT.get_state_dict(check_hash=True)
             load_but_head_(net, weights, classes)

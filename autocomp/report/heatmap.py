@@ -16,20 +16,23 @@ from autocomp.report.sensitivity import Grid
 from autocomp.titles import title
 
 ROW_INCHES, COLUMN_INCHES = 0.19, 0.75
-LABEL_INCHES, MARGIN_INCHES = 3.2, 1.3
+LABEL_INCHES, MARGIN_INCHES = 3.2, 1.0
+LETTER_INCHES = 0.035
+"""How much higher a letter makes a heading, which is slanted."""
 DARK_BELOW = 0.6
 """A share below this has a dark cell and so a white figure."""
 
 
 def plot_heat_map(path: Path, found: Grid, name: str) -> None:
-    """Write a PNG: a row a layer in the model's order, the darker the more quality is lost.
+    """Write a PNG: a row a layer in the order of the readings, the darker the more quality is lost.
 
     `name` is the study's, for the title. What was not read is left white.
     """
     shares = np.array(
         [[row.get(one, np.nan) for one in found.headings] for row in found.shares.values()]
     )  # (layers, headings)
-    height = MARGIN_INCHES + ROW_INCHES * len(found.shares)
+    longest = max(map(len, found.headings), default=0)
+    height = MARGIN_INCHES + LETTER_INCHES * longest + ROW_INCHES * len(found.shares)
     width = LABEL_INCHES + COLUMN_INCHES * len(found.headings)
     with mpl.rc_context(RC | {"font.size": 7, "axes.labelsize": 8, "figure.titlesize": 9}):
         figure = Figure(figsize=(width, height), layout="constrained")

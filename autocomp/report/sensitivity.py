@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from autocomp.errors import StudyError
+from autocomp.policy import NOTHING
 from autocomp.report.table import Table
 from autocomp.space.objectives import Objective
 from autocomp.study.front import directed
 from autocomp.study.sensitivity import Reading, Sensitivity
-
-HEADINGS: dict[str, Callable[[float], str]] = {
-    "quantize": lambda bits: f"{bits:g} bits",
-    "fixed_point": lambda bits: f"{bits:g} fixed",
-    "prune_channels": lambda ratio: f"-{ratio:.0%} channels",
-    "prune_heads": lambda ratio: f"-{ratio:.0%} heads",
-    "prune_width": lambda ratio: f"-{ratio:.0%} units",
-}
-"""What a kind of step does to a layer at a value, in a few characters."""
-
+from autocomp.titles import in_short
 
 BITS = ("quantize", "fixed_point")
 """Kinds whose values are bits, of which fewer take away more."""
@@ -35,7 +29,7 @@ class Grid:
 
 
 def grid(found: Sensitivity, objectives: tuple[Objective, ...]) -> Grid:
-    """The readings by layer, in the model's order, of the first quality among the objectives.
+    """The readings by layer, in their order, of the first quality among the objectives.
 
     `StudyError` if there is none, or if the dense model has none of it.
     """
@@ -45,19 +39,44 @@ def grid(found: Sensitivity, objectives: tuple[Objective, ...]) -> Grid:
     dense = found.dense[metric]
     if dense <= 0:
         raise StudyError(f"the dense model's {metric} must be above 0, but is {dense:g}")
+    named = list(zip(found.readings, _headings(found.readings), strict=True))
     shares: dict[str, dict[str, float]] = {}
-    for one in found.readings:
+    for one, heading in named:
         row = shares.setdefault(one.layer, {})
         if one.status == "complete":
-            row[HEADINGS[one.kind](one.value)] = one.metrics[metric] / dense
-    order = sorted(found.readings, key=lambda one: (list(HEADINGS).index(one.kind), _mild(one)))
-    headings = tuple(dict.fromkeys(HEADINGS[one.kind](one.value) for one in order))
-    return Grid(metric, headings, shares)
+            assert heading not in row, f"{one.layer}: {heading} twice"
+            row[heading] = one.metrics[metric] / dense
+    named.sort(key=lambda each: _order(each[0]))
+    return Grid(metric, tuple(dict.fromkeys(heading for _, heading in named)), shares)
 
 
-def _mild(reading: Reading) -> float:
-    """Ascends with how much is taken away."""
-    return -reading.value if reading.kind in BITS else reading.value
+def _headings(readings: Sequence[Reading]) -> list[str]:
+    """What each reading does in a few words; where those are the same, with what differs."""
+    alike: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for one in readings:
+        alike[in_short(one.policy)].append(_settings(one))
+    told = []
+    for one in readings:
+        short, own = in_short(one.policy), _settings(one)
+        differing = [
+            key for key in own if any(own[key] != other.get(key) for other in alike[short])
+        ]
+        told.append(", ".join([short, *(f"{key} {own[key]}" for key in differing)]))
+    return told
+
+
+def _settings(reading: Reading) -> dict[str, Any]:
+    """What the reading's step says, but for the layer."""
+    (step,) = reading.policy.steps
+    field = NOTHING[reading.kind][0]
+    return {**step.model_dump(exclude={"layers", "exclude"}), field: reading.value}
+
+
+def _order(reading: Reading) -> tuple[int, float]:
+    """Bits first, then the other kinds; within one kind ascending with how much is taken away."""
+    if reading.kind in BITS:
+        return BITS.index(reading.kind), -reading.value
+    return len(BITS) + list(NOTHING).index(reading.kind), reading.value
 
 
 def sensitivity_table(found: Grid) -> Table:

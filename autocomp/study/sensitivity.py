@@ -21,6 +21,7 @@ from autocomp.study.driver import bind_space, make_runner
 from autocomp.study.runners import Run, Runner
 from autocomp.study.store import StudyStore
 from autocomp.targets import TargetSettings
+from autocomp.tasks.registry import build_task
 
 SENSITIVITY = "sensitivity.json"
 """The file's name in its folder."""
@@ -32,13 +33,14 @@ OnReading = Callable[["Reading", int, int], None]
 class Reading(Decision):
     """`layer` alone at `value` (bits, or a ratio): what the model's artefact came to.
 
+    `policy` is what was carried out; steps of one kind may differ in more than the value.
     `metrics` is empty, and `reason` says why, unless it is complete.
     """
 
     layer: str
     kind: str
     value: float
-    policy_id: str
+    policy: Policy
     status: Status
     reason: str | None
     skipped: tuple[str, ...]
@@ -46,7 +48,10 @@ class Reading(Decision):
 
 
 class Sensitivity(Decision):
-    """All readings so far, beside the dense model's metrics on the same `examples` of dev."""
+    """All readings so far, beside the dense model's metrics on the same `examples` of dev.
+
+    Readings are in the order of the space: by step, by layer, the mildest value first.
+    """
 
     space_id: str
     examples: int
@@ -67,9 +72,10 @@ def measure_sensitivity(
 ) -> Sensitivity:
     """Every layer that `space` searches, alone at every value; kept in `directory` as it is read.
 
-    Quality is that of the first `examples` of the dev split, of the artefact as it would ship. A
-    folder that holds some of the readings gets the others. `StudyError` if it holds those of
-    another space or of another number of examples.
+    Quality is that of the first `examples` of the dev split (of all, where there are fewer), of the
+    artefact as it would ship. A folder that holds some of the readings gets the others, and those
+    that failed anew. `StudyError` if it holds those of another space or of another number of
+    examples.
     """
     target = validate(TargetSettings, dict(space.target), "target", SpaceError)
     wanted = probes(bind_space(by_layer(space)))
@@ -79,6 +85,7 @@ def measure_sensitivity(
         )
     with closing(StudyStore(directory)) as store:
         store.lock()
+        examples = min(examples, build_task(space.task).size("dev"))
         before = _readings(directory / SENSITIVITY, space, examples)
         prepare_dense(space, directory, on_training)
         factory = partial(make_prober, space.to_yaml(), directory.resolve(), examples)
@@ -138,24 +145,24 @@ def _read_all(
     runner: Runner, wanted: Sequence[Probe], table: Sensitivity, path: Path, on_reading: OnReading
 ) -> Sensitivity:
     """Carry out what is not yet in `table`, writing it anew after each."""
-    known = {one.policy_id for one in table.readings}
+    known = {one.policy.id: one for one in table.readings if one.status == "complete"}
     left = [one for one in wanted if one.policy.id not in known]
-    done = len(wanted) - len(left)
     for probed, result in _results(runner, left):
         reading = Reading(
             layer=probed.layer,
             kind=probed.kind,
             value=probed.value,
-            policy_id=probed.policy.id,
+            policy=probed.policy,
             status=result.status,
             reason=result.reason,
             skipped=result.skipped,
             metrics=result.metrics,
         )
-        table = table.model_copy(update={"readings": (*table.readings, reading)})
+        known[probed.policy.id] = reading
+        ordered = tuple(known[one.policy.id] for one in wanted if one.policy.id in known)
+        table = table.model_copy(update={"readings": ordered})
         write_json(path, table.model_dump(mode="json"))
-        done += 1
-        on_reading(reading, done, len(wanted))
+        on_reading(reading, len(known), len(wanted))
     return table
 
 

@@ -23,6 +23,12 @@ from autocomp.models.reshape import tensors
 from autocomp.tasks.base import Batch, Graph, Outputs, Run, torch_run
 from autocomp.tasks.stages import watched_stages
 
+INPUTS = ("float32", "int64", "int32", "int16", "int8", "uint8", "bool")
+TARGETS = ("float32", "int64")
+"""What models take, and what PyTorch's losses do; NumPy's own float64 is neither."""
+CLOSEST = {"f": "float32", "i": "int64", "u": "int64"}
+"""By the kind of a NumPy type: the one of these that holds the same numbers."""
+
 
 class ArrayTask(ABC):
     """A `Task` of which a subclass says four things; any other may be changed as well.
@@ -40,7 +46,10 @@ class ArrayTask(ABC):
 
     @abstractmethod
     def arrays(self, split: SplitName) -> tuple[np.ndarray, np.ndarray]:
-        """The inputs (N, ...) and the targets (N, ...) of a split, each split with its own."""
+        """The inputs (N, ...) and the targets (N, ...) of a split, each split with its own.
+
+        Inputs are float32, bool or whole numbers, targets float32 or int64.
+        """
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
@@ -64,6 +73,8 @@ class ArrayTask(ABC):
         if name not in self._known:
             self._known[name] = self.arrays(name)
         inputs, targets = self._known[name]
+        _check_type(f"{name}: inputs", inputs, INPUTS)
+        _check_type(f"{name}: targets", targets, TARGETS)
         if len(inputs) != len(targets) or not len(inputs):
             raise DataError(
                 f"{name}: must have a target for each of its inputs, "
@@ -142,9 +153,12 @@ class ArrayTask(ABC):
             example: np.ndarray = np.load(io.BytesIO(raw), allow_pickle=False)
         except (ValueError, OSError, EOFError) as failure:
             raise DataError(f"must be a NumPy array (.npy), but {failure}") from None
-        shape = self.split("train")[0].shape[1:]
-        if example.shape != shape:
-            raise DataError(f"must be an array of shape {shape}, but got {example.shape}")
+        inputs = self.split("train")[0]
+        if (example.shape, example.dtype) != (inputs.shape[1:], inputs.dtype):
+            raise DataError(
+                f"must be an array of shape {inputs.shape[1:]} and type {inputs.dtype}, "
+                f"but got {example.shape} and {example.dtype}"
+            )
         return example[None]
 
     def predict(self, run: Run, inputs: np.ndarray, steps: int | None = None) -> list[Any]:
@@ -175,6 +189,16 @@ class ArrayTask(ABC):
 
     def write_assets(self, directory: Path, threads: int) -> list[str]:
         return []
+
+
+def _check_type(where: str, array: Any, known: tuple[str, ...]) -> None:
+    is_array = isinstance(array, np.ndarray)
+    found = str(array.dtype) if is_array else type(array).__name__
+    if found not in known:
+        closest = CLOSEST.get(array.dtype.kind) if is_array else None
+        hint = f"; .astype(np.{closest}) makes one" if closest else ""
+        rule = f"must be an array of {', '.join(known)}"
+        raise DataError(f"{where}: {rule}, but got {found}{hint}")
 
 
 class _Tuple(nn.Module):

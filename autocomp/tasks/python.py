@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import inspect
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +17,11 @@ from autocomp.decisions import Decision
 from autocomp.errors import UserError
 from autocomp.tasks.base import Task
 from autocomp.tasks.dense import DenseSettings
+from autocomp.tasks.sources import own_sources
 from autocomp.trust import is_trusted
 
+ABSTRACT = "Can't instantiate abstract class"
+"""How Python's message begins about a class that leaves out what it must say."""
 Factory = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 
 
@@ -34,8 +40,7 @@ class PythonSettings(Decision):
 
 def build_python(settings: PythonSettings) -> Task:
     """The task that the user's function gives; `UserError` if it may not or cannot be called."""
-    function = _imported(settings.factory)
-    task = function(**settings.settings)
+    task = _called(_imported(settings.factory), settings)
     lacking = [name for name in _members(Task) if not hasattr(task, name)]
     if lacking:
         raise UserError(
@@ -44,6 +49,15 @@ def build_python(settings: PythonSettings) -> Task:
         )
     made: Task = task
     return made
+
+
+def made_of(settings: PythonSettings) -> str:
+    """A name for what a task was made with: the arguments and the source of its factory."""
+    arguments = settings.model_dump(mode="json")["settings"]
+    digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode())
+    for name, source in own_sources(settings.factory.partition(":")[0]).items():
+        digest.update(f"\n{name}\n".encode() + source)
+    return digest.hexdigest()
 
 
 def restore_python(settings: PythonSettings, directory: Path) -> Task:
@@ -62,14 +76,37 @@ def _imported(factory: str) -> Callable[..., Any]:
     module, _, name = factory.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
+    rule = f"task.factory: must be a function in a module that Python can import, but {factory!r}"
     try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    except (ModuleNotFoundError, AttributeError) as failure:
-        raise UserError(
-            f"task.factory: must be a function in a module that Python finds, but {factory!r}: "
-            f"{failure}"
-        ) from None
+        loaded = importlib.import_module(module)
+    except (ImportError, SyntaxError) as failure:
+        raise UserError(f"{rule}: {failure}") from None
+    try:
+        found: Callable[..., Any] = getattr(loaded, name)
+        inspect.signature(found)
+    except (AttributeError, TypeError, ValueError) as failure:
+        raise UserError(f"{rule}: {failure}") from None
     return found
+
+
+def _called(function: Callable[..., Any], settings: PythonSettings) -> Any:
+    """What the function gives; other mistakes inside it keep their traceback, for it is theirs."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(**settings.settings)
+    except TypeError as failure:
+        known = ", ".join(signature.parameters) or "none"
+        raise UserError(
+            f"task.settings: must be the arguments of {settings.factory!r} ({known}), but {failure}"
+        ) from None
+    try:
+        return function(**settings.settings)
+    except TypeError as failure:
+        if not str(failure).startswith(ABSTRACT):
+            raise
+        raise UserError(
+            f"task.factory: must give a task, but {settings.factory!r}: {failure}"
+        ) from None
 
 
 def _members(protocol: type) -> list[str]:

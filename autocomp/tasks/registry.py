@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from autocomp.errors import SpaceError, UserError, unknown
 from autocomp.tasks.base import Task
 from autocomp.tasks.captioning import Captioning, CaptioningSettings
 from autocomp.tasks.classification import Classification, ClassificationSettings
-from autocomp.tasks.python import PythonSettings, build_python, restore_python
+from autocomp.tasks.python import PythonSettings, build_python, made_of, restore_python
 
 
 class TaskKind(NamedTuple):
@@ -43,6 +44,17 @@ def task_settings(
 def build_task(section: Mapping[str, Any]) -> Task:
     """The task a space file describes."""
     return _kind(section, "task", SpaceError).build(task_settings(section))
+
+
+def fingerprint(task: Task, section: Mapping[str, Any]) -> str:
+    """A name for everything a trained dense model depends on, but for how it is trained.
+
+    The task's own; with one of the user's also that of the arguments and source it was made with.
+    """
+    settings = task_settings(section)
+    if not isinstance(settings, PythonSettings):
+        return task.fingerprint()
+    return hashlib.sha256(f"{task.fingerprint()} {made_of(settings)}".encode()).hexdigest()
 
 
 def restore_task(section: Mapping[str, Any], directory: Path, error: type[UserError]) -> Task:

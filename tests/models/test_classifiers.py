@@ -16,6 +16,7 @@ from autocomp.compress.channels import channel_layers, prune_channels_
 from autocomp.data.cifar10 import Cifar10Settings, load_cifar10
 from autocomp.decisions import validate
 from autocomp.errors import SpaceError, UserError
+from autocomp.models.backbones import IMAGENET
 from autocomp.models.cifar import CIFAR_CLASSIFIERS
 from autocomp.models.classifiers import (
     ClassifierSettings,
@@ -148,6 +149,31 @@ def test_libraries_give_any_number_of_classes(name: str) -> None:
     assert built(name, classes=4)(torch.zeros(2, 3, 64, 64)).shape == (2, 4)
     mean, std = normalization_of(ClassifierSettings(name=name))
     assert len(mean) == len(std) == 3
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_classifiers_on_the_way_are_left_out(name: str, tmp_path: Path) -> None:
+    """They have other shapes than weights of other classes, and give tuples while training."""
+    from torchvision import models
+
+    whole = models.get_model(name, init_weights=False)
+    save_file(whole.state_dict(), tmp_path / "published.safetensors")
+    net = built(name, classes=4, weights=str(tmp_path / "published.safetensors"))
+    assert not [key for key in net.state_dict() if "aux" in key.lower()]
+    images = torch.randn(2, 3, 96, 96)
+    assert net.train()(images).shape == (2, 4)
+    # what the weights were trained on: the net scales pixels anew before its first layer
+    seen: list[torch.Tensor] = []
+    first = next(one for one in net.modules() if isinstance(one, nn.Conv2d))
+    first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    net.eval()(images)
+    torch.testing.assert_close(seen[0], scaled_anew(images), atol=1e-6, rtol=1e-6)
+
+
+def scaled_anew(images: torch.Tensor) -> torch.Tensor:
+    """Pixels normalised for ImageNet as those of mean and deviation 0.5."""
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in IMAGENET)
+    return (images * std + mean - 0.5) / 0.5
 
 
 def test_normalization_is_what_is_given() -> None:

@@ -9,23 +9,23 @@ import pytest
 from PIL import Image
 
 from autocomp.errors import StudyError
-from autocomp.policy import NOTHING
+from autocomp.policy import NOTHING, Policy
 from autocomp.report.heatmap import plot_heat_map
-from autocomp.report.sensitivity import HEADINGS, grid, sensitivity_table
+from autocomp.report.sensitivity import grid, sensitivity_table
 from autocomp.space.metrics import METRICS
 from autocomp.space.objectives import parse_objectives
-from autocomp.space.steps import fields_by_unit
 from autocomp.study.sensitivity import Reading, Sensitivity
 
 CIDER = parse_objectives({"size_mb": "minimize", "cider": "maximize"}, METRICS, [])
 
 
-def reading(layer: str, kind: str, value: float, cider: float | None) -> Reading:
+def reading(layer: str, kind: str, value: float, cider: float | None, **settings: Any) -> Reading:
+    step = {"kind": kind, "layers": [layer], NOTHING[kind][0]: {layer: value}, **settings}
     return Reading(
         layer=layer,
         kind=kind,
         value=value,
-        policy_id=f"{layer}{value}",
+        policy=Policy.model_validate({"steps": [step]}),
         status="failed" if cider is None else "complete",
         reason="it broke" if cider is None else None,
         skipped=(),
@@ -49,10 +49,10 @@ def made(dense: float = 0.5) -> Sensitivity:
 def test_shares_are_of_dense_and_unknown_where_nothing_was_measured() -> None:
     found = grid(made(), CIDER)
     assert found.metric == "cider"
-    assert found.headings == ("8 bits", "4 bits", "-25% channels", "-50% channels")
+    assert found.headings == ("8 bits", "4 bits", "25% fewer channels", "50% fewer channels")
     assert found.shares["a"] == {
-        "-50% channels": 0.5,
-        "-25% channels": 1.0,
+        "50% fewer channels": 0.5,
+        "25% fewer channels": 1.0,
         "4 bits": 0.9,
         "8 bits": 1.0,
     }
@@ -80,8 +80,43 @@ def test_nothing_to_compare_is_said(objectives: dict[str, Any], dense: float, ru
         grid(made(dense), parse_objectives(objectives, METRICS, []))
 
 
-def test_every_step_that_is_searched_by_layer_has_a_heading() -> None:
-    assert set(HEADINGS) == {kind for kind in NOTHING if fields_by_unit(kind)}
+def test_columns_of_one_width_say_what_differs() -> None:
+    """Every one of these is 8 bits: none may stand for another."""
+    ways: dict[str, tuple[str, dict[str, Any]]] = {
+        "8 bits": ("quantize", {}),
+        "8 bits affine": ("quantize", {"scheme": "affine"}),
+        "8 bits compensated by channel": (
+            "quantize",
+            {"granularity": "channel", "rounding": "compensated"},
+        ),
+        "8 bits weights alone": ("quantize", {"activation_bits": 32}),
+        "fixed point 8 bits (linear)": ("fixed_point", {"method": "linear"}),
+        "fixed point 8 bits (tanh)": ("fixed_point", {"method": "tanh"}),
+    }
+    readings = tuple(
+        reading(layer, kind, 8, share, **settings)
+        for layer in ("a", "b")
+        for share, (kind, settings) in enumerate(ways.values(), start=1)
+    )
+    found = grid(made(1).model_copy(update={"readings": readings}), CIDER)
+    assert found.headings == tuple(ways)
+    assert found.shares["b"] == {name: share for share, name in enumerate(ways, start=1)}
+
+
+def test_what_the_short_form_leaves_out_is_added() -> None:
+    readings = (
+        reading("a", "prune_channels", 0.5, 0.1, criterion="l2"),
+        reading("a", "prune_channels", 0.5, 0.2, criterion="taylor"),
+        reading("b", "quantize", 4, 0.3),
+    )
+    found = grid(made(1).model_copy(update={"readings": readings}), CIDER)
+    assert found.shares == {
+        "a": {
+            "50% fewer channels, criterion l2": 0.1,
+            "50% fewer channels, criterion taylor": 0.2,
+        },
+        "b": {"4 bits": 0.3},
+    }
 
 
 def test_the_picture_grows_with_its_rows(tmp_path: Path) -> None:

@@ -58,15 +58,24 @@ def test_each_layer_is_read_alone(document: dict[str, Any], tmp_path: Path) -> N
     assert not (tmp_path / "trials").exists()
 
 
-def test_what_was_read_is_not_read_again(document: dict[str, Any], tmp_path: Path) -> None:
+def test_only_what_is_missing_or_failed_is_read_again(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
     whole = read(document, tmp_path)
     path = tmp_path / SENSITIVITY
     content = json.loads(path.read_text())
     content["readings"] = content["readings"][:5]
+    content["readings"][2] |= {"status": "failed", "reason": "no space left", "metrics": {}}
     path.write_text(json.dumps(content))
     again: list[Reading] = []
     assert read(document, tmp_path, on_reading=lambda one, *_: again.append(one)) == whole
-    assert tuple(again) == whole.readings[5:]
+    assert tuple(again) == (whole.readings[2], *whole.readings[5:])
+
+
+def test_a_small_split_is_read_whole_and_said(document: dict[str, Any], tmp_path: Path) -> None:
+    found = read(document, tmp_path, STEPS[:1], examples=200)
+    assert found.examples == document["task"]["data"]["dev"] == 16
+    assert read(document, tmp_path, STEPS[:1], examples=16) == found
 
 
 @pytest.mark.parametrize(

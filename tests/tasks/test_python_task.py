@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import pickle
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from bars import Bars
 
 from autocomp.errors import DataError, SpaceError, UserError
-from autocomp.tasks.registry import build_task, restore_task, task_settings
+from autocomp.tasks.registry import build_task, fingerprint, restore_task, task_settings
 from autocomp.trust import is_trusted, trusting
 
 SECTION: dict[str, Any] = {"kind": "python", "factory": "bars:Bars", "dense": {"steps": 1}}
@@ -55,17 +59,79 @@ def test_a_module_is_found_in_the_working_folder(
         assert isinstance(build_task({**SECTION, "factory": "lying_here:task"}), Bars)
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Writes modules of a working folder: `here(name=text)` gives the name of the first."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    written: list[str] = []
+
+    def write(**modules: str) -> str:
+        for name, text in modules.items():
+            sys.modules.pop(name, None)
+            written.append(name)
+            (tmp_path / f"{name}.py").write_text(text)
+        importlib.invalidate_caches()
+        return next(iter(modules))
+
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)
+
+
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
         ("no_such_module:task", "No module named 'no_such_module'"),
         ("bars:Barz", "has no attribute 'Barz'"),
+        ("bars:np", "is not a callable object"),
+        ("builtins:dict", "no signature found"),
         (f"{__name__}:no_task", "lacks .*metric_names"),
+        ("autocomp.tasks.arrays:ArrayTask", "abstract class ArrayTask .*scores"),
     ],
 )
 def test_what_gives_no_task_says_why(factory: str, message: str) -> None:
     with trusting(), pytest.raises(UserError, match=rf"task\.factory: must .*{message}"):
         build_task({**SECTION, "factory": factory})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def task(:", r"invalid syntax \(broken_\d\.py, line 1\)"),
+        ("from bars import Rods as task", "cannot import name 'Rods'"),
+    ],
+    ids=["syntax", "import"],
+)
+def test_a_module_that_cannot_be_imported_says_why(
+    text: str, message: str, here: Callable[..., str]
+) -> None:
+    name = here(**{f"broken_{len(text) % 10}": text})
+    with (
+        trusting(),
+        pytest.raises(UserError, match=rf"task\.factory: must be .*{message}") as caught,
+    ):
+        build_task({**SECTION, "factory": f"{name}:task"})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sdie": 6}, r"\(side, count\), but got an unexpected keyword argument 'sdie'"),
+        ({"side": 6, "counts": 2}, "unexpected keyword argument 'counts'"),
+    ],
+    ids=["misspelt", "beside a right one"],
+)
+def test_settings_that_are_no_arguments_say_which(settings: Any, message: str) -> None:
+    with trusting(), pytest.raises(UserError, match=rf"task\.settings: must be .*{message}"):
+        build_task({**SECTION, "settings": settings})
+
+
+def test_a_mistake_inside_a_factory_keeps_its_traceback(here: Callable[..., str]) -> None:
+    name = here(mistaken="def task():\n    return len(3)")
+    with trusting(), pytest.raises(TypeError, match="has no len"):
+        build_task({**SECTION, "factory": f"{name}:task"})
 
 
 @pytest.mark.parametrize("factory", ["bars", "bars.Bars", "../bars:Bars", "bars:Bars()", ":x"])
@@ -83,15 +149,47 @@ def test_the_fingerprint_is_of_data_weights_and_source() -> None:
     assert Bars().fingerprint() == prints[0]
 
 
+def test_a_dense_model_is_of_its_settings_too() -> None:
+    """What only the loss reads changes neither the data nor the initial weights."""
+    sections = [{**SECTION, "settings": {"count": 8, "weight": one}} for one in (1, 10)]
+    sections = [{**one, "factory": f"{__name__}:Weighted"} for one in sections]
+    with trusting():
+        tasks = [build_task(section) for section in sections]
+    assert tasks[0].fingerprint() == tasks[1].fingerprint()
+    prints = [fingerprint(task, one) for task, one in zip(tasks, sections, strict=True)]
+    assert prints[0] != prints[1]
+    assert fingerprint(tasks[0], sections[0]) == prints[0]
+
+
+def test_a_dense_model_is_of_the_source_its_task_imports(here: Callable[..., str]) -> None:
+    prints = []
+    for width in ("import unseen\nWIDTH = 8", "import unseen\nWIDTH = 9", "WIDTH = 9"):
+        text = "from bars import Bars\nfrom widths import WIDTH\nmade = lambda: Bars(count=8)"
+        section = {**SECTION, "factory": f"{here(maker=text, widths=width, unseen='')}:made"}
+        with trusting():
+            prints.append(fingerprint(build_task(section), section))
+    assert len(set(prints)) == 3
+
+
+class Weighted(Bars):
+    def __init__(self, count: int, weight: float) -> None:
+        super().__init__(count=count)
+        self.weight = weight
+
+    def loss(self, outputs: Any, targets: Any, label_smoothing: float) -> torch.Tensor:
+        return self.weight * super().loss(outputs, targets, label_smoothing)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (pickle.dumps([1]), "must be a NumPy array"),
         (b"", "must be a NumPy array"),
         (np.array([{}]), "must be a NumPy array"),
-        (np.zeros((1, 8, 7), np.float32), r"of shape \(1, 8, 8\), but got \(1, 8, 7\)"),
+        (np.zeros((1, 8, 7), np.float32), r"of shape \(1, 8, 8\) .* but got \(1, 8, 7\)"),
+        (np.zeros((1, 8, 8)), "type float32, but got .* float64"),
     ],
-    ids=["pickle", "nothing", "objects", "shape"],
+    ids=["pickle", "nothing", "objects", "shape", "type"],
 )
 def test_a_file_is_an_array_and_runs_no_code(content: Any, message: str) -> None:
     if isinstance(content, np.ndarray):
@@ -115,3 +213,27 @@ def test_inputs_without_targets_are_refused() -> None:
 
     with pytest.raises(DataError, match=r"dev: must have a target for each .* 47 for 48"):
         Uneven().size("dev")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda x, y: (x.astype(np.float64), y),
+            r"dev: inputs: .* got float64; \.astype\(np.float32",
+        ),
+        (lambda x, y: (x.astype(">i4"), y), r"dev: inputs: .* got >i4; \.astype\(np.int64"),
+        (lambda x, y: (x, y.astype(np.int32)), r"dev: targets: .* float32, int64, but got int32"),
+        (lambda x, y: (x, y.astype(np.float64)), r"dev: targets: .* got float64; .*float32"),
+        (lambda x, y: (x.tolist(), y), "dev: inputs: must be an array of .*, but got list"),
+        (lambda x, y: (x, y.astype(str)), r"dev: targets: .* but got <U\d+$"),
+    ],
+    ids=["float64", "byte order", "int32 targets", "float64 targets", "list", "words"],
+)
+def test_types_that_no_model_takes_are_refused(change: Any, message: str) -> None:
+    class Changed(Bars):
+        def arrays(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+            return change(*super().arrays(split))
+
+    with pytest.raises(DataError, match=message):
+        Changed().size("dev")
