@@ -6,14 +6,14 @@ The formulas are those of `autocomp.compress.grids`, in fp32.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from autocomp.compress.formats import FLOAT_BITS
+from autocomp.compress.formats import Compressed
 from autocomp.compress.grids import FixedFormat, FixedTensor, grid_of, last_level
 from autocomp.compress.ranges import Histogram, beyond, minmax
 from autocomp.targets.onnxruntime.edit import consumers, initializers, set_nodes, store
@@ -23,19 +23,17 @@ from autocomp.targets.onnxruntime.narrow import MOST_BITS, unpacked
 Method = Callable[[Histogram], tuple[float, float]]
 
 
-def results(graph: GraphProto, fixed: Mapping[str, FixedTensor]) -> dict[str, FixedFormat]:
-    """The tensors to round, each what a layer gives whose weight is in `fixed`, and to what."""
-    readers = consumers(graph)
-    found: dict[str, FixedFormat] = {}
-    for name, tensor in fixed.items():
-        if tensor.format.activation_bits == FLOAT_BITS:
-            continue
+def results(graph: GraphProto, weights: Iterable[str]) -> dict[str, str]:
+    """What convolutions and linear layers give that read one of `weights`, and which of them."""
+    readers, stored = consumers(graph), initializers(graph)
+    found: dict[str, str] = {}
+    for name in weights:
         for node, operand in users(name, readers):
             if node.op_type == "Conv":
-                found[node.output[0]] = tensor.format
+                found[node.output[0]] = name
             elif is_linear(node, operand, name):
-                _, output = bias_and_output(graph, node, readers, rows=tensor.codes.shape[0])
-                found[output] = tensor.format
+                _, output = bias_and_output(graph, node, readers, rows=stored[name].dims[0])
+                found[output] = name
     return found
 
 
@@ -45,15 +43,15 @@ def range_method(how: FixedFormat) -> Method:
 
 
 def store_fixed(
-    graph: GraphProto, fixed: Mapping[str, FixedTensor], ranges: Mapping[str, np.ndarray]
+    graph: GraphProto, compressed: Compressed, ranges: Mapping[str, np.ndarray]
 ) -> None:
-    """Store the weights of `fixed` as their codes, and round `results` over their `ranges`.
+    """Store weights in fixed point as their codes, and round `results` over their `ranges`.
 
     Vectors, such as biases, are stored as the fp32 values of their codes.
     """
-    rounded = results(graph, fixed)
+    rounded = results(graph, compressed.results)
     nodes: list[NodeProto] = []
-    for name, tensor in fixed.items():
+    for name, tensor in compressed.fixed.items():
         stored = initializers(graph)
         if name in stored and tensor.codes.ndim > 1:
             values = numpy_helper.to_array(stored[name])
@@ -65,7 +63,7 @@ def store_fixed(
         name = node.output[0]
         if name in rounded:
             node.output[0] = f"{name}.exact"
-            nodes += _rounding(graph, name, rounded[name], ranges[name])
+            nodes += _rounding(graph, name, compressed.results[rounded[name]], ranges[name])
     set_nodes(graph, nodes)
 
 
@@ -122,7 +120,7 @@ def _weight(
 
 def _rounding(graph: GraphProto, name: str, how: FixedFormat, ends: np.ndarray) -> list[NodeProto]:
     """The nodes that round `<name>.exact` to the grid of the range `ends`; they give `name`."""
-    bits, x = how.activation_bits, f"{name}.exact"
+    bits, x = how.bits, f"{name}.exact"
     low, high = ends.tolist()
     start, step = grid_of(how.method, low, high, bits)
     write = Formula(graph, name)
