@@ -183,8 +183,8 @@ def restore(
     module: nn.Module, packed: Mapping[str, Tensor], stored: Mapping[str, StoredTensor]
 ) -> Compressed:
     """The model that was packed, exactly; `module`, a dense one, takes its shapes and weights."""
+    values, quantized, fixed = unpack(packed, stored)  # shapes are checked before they take memory
     reshape_(module, {name: how.shape for name, how in stored.items()})
-    values, quantized, fixed = unpack(packed, stored)
     module.load_state_dict(values, strict=False)
     return Compressed(
         module.eval(),
