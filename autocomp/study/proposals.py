@@ -104,7 +104,7 @@ class Proposer:
         """
         while self._ladder:
             values = self._ladder.popleft()
-            if self._is_new(values, known):
+            if self._bound.essence(self._bound.policy(values)) not in known:
                 return self._given(number, values)
         for _ in range(SAMPLED_TRIES):
             trial = self._study.ask()
@@ -117,12 +117,6 @@ class Proposer:
             if drawn is not None:
                 return self._given(number, drawn)
         return None
-
-    def _is_new(self, values: Mapping[str, Any], known: Mapping[str, int]) -> bool:
-        try:
-            return self._bound.essence(self._bound.policy(values)) not in known
-        except PolicyError:  # fields that are valid each by itself
-            return False
 
     def _given(self, number: int, values: Mapping[str, Any]) -> Policy:
         self._study.enqueue_trial(dict(values))

@@ -32,6 +32,7 @@ same numbers; where BatchNorm is folded into weights that are then halved; where
 rounds activations to 8 bits."""
 
 quantize = partial(dict, kind="quantize", layers="**")
+fixed_point = partial(dict, kind="fixed_point", layers="**")
 WEIGHTS_ALONE = {"activation_bits": 32}
 FORMATS: dict[str, tuple[list[dict[str, Any]], float]] = {
     "fp32": ([], EXACT),
@@ -46,9 +47,11 @@ FORMATS: dict[str, tuple[list[dict[str, Any]], float]] = {
         ROUNDED,
     ),
     "trained through": ([quantize(bits=4, qat=True), {"kind": "retrain", "steps": 1}], ROUNDED),
-    "fixed point": (
-        [{"kind": "fixed_point", "layers": "**", "bits": 8, "activation_bits": 32}],
-        EXACT,
+    "fixed point": ([fixed_point(bits=8)], EXACT),
+    "fixed point, results too": ([fixed_point(bits=16, activation_bits=16)], HALVED),
+    "fixed point, some then in 4 bits": (
+        [fixed_point(bits=8, batch_norm_bits=8), quantize(layers=["encoder*", "conv*"], bits=4)],
+        ROUNDED,
     ),
 }
 

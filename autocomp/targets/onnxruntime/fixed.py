@@ -18,7 +18,7 @@ from autocomp.compress.grids import FixedFormat, FixedTensor, grid_of, last_leve
 from autocomp.compress.ranges import Histogram, beyond, minmax
 from autocomp.targets.onnxruntime.edit import consumers, initializers, set_nodes, store
 from autocomp.targets.onnxruntime.lowbit import bias_and_output, is_linear, row_factor, users
-from autocomp.targets.onnxruntime.narrow import MOST_BITS, unpacked
+from autocomp.targets.onnxruntime.narrow import store_codes
 
 Method = Callable[[Histogram], tuple[float, float]]
 
@@ -96,16 +96,11 @@ def _weight(
     graph: GraphProto, name: str, tensor: FixedTensor, factor: np.ndarray
 ) -> list[NodeProto]:
     """Store a weight's codes; the nodes that compute its values, times `factor` (rows, 1)."""
-    how, codes = tensor.format, tensor.codes.cpu().numpy()
-    before: list[NodeProto] = []
-    if how.bits <= MOST_BITS:
-        source = f"{name}.whole"
-        before = unpacked(graph, source, codes.astype(np.uint8), how.bits)
-    else:
-        kind = np.uint8 if how.bits <= 8 else np.uint16
-        source = store(graph, f"{name}.codes", codes.astype(kind))
+    how = tensor.format
+    codes = tensor.codes.cpu().numpy().astype(np.uint8 if how.bits <= 8 else np.uint16)
+    whole, before = store_codes(graph, name, codes, how.bits)
     write = Formula(graph, name)
-    code = write("Cast", source, to=TensorProto.FLOAT)
+    code = write("Cast", whole, to=TensorProto.FLOAT)
     if how.method == "log":
         half = 2.0 ** (how.bits - 1)
         sign = write("Floor", write("Div", code, half))  # 1 if negative
