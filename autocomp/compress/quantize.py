@@ -112,11 +112,8 @@ def left_out(model: nn.Module, step: Quantize | FixedPoint, unknown: Container[s
 def _format(layer: Layer, bits: int, step: Quantize) -> tuple[LayerFormat, list[str]]:
     """The format of a layer, and what it is not given."""
     if bits == HALF_BITS:
-        is_plain = (step.rounding, step.scheme, step.granularity) == (
-            "nearest",
-            "symmetric",
-            "auto",
-        )
+        asked = step.rounding, step.scheme, step.granularity
+        is_plain = asked == ("nearest", "symmetric", "auto")
         return LayerFormat(bits=HALF_BITS), [] if is_plain else [HALVED]
     if isinstance(layer, nn.Conv2d):
         return _convolution_format(layer, bits, step)
