@@ -54,6 +54,11 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     return difflib.get_close_matches(name, sorted(known), n=count, cutoff=0.4)
 
 
+def first_of(names: Sequence[str]) -> str:
+    """What a line says of many names: the first, and how many more there are."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
 def unknown(where: str, name: str, known: Sequence[str]) -> str:
     """The line that reports a name that is not among the known ones, with the nearest of them."""
     close = nearest(name, known)

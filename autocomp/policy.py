@@ -188,7 +188,7 @@ def is_idle(step: Decision, depths: Mapping[str, int], image_size: int | None = 
         return step.keep >= depths.get(step.layers, math.inf)
     if isinstance(step, Resize):
         return step.image_size == image_size
-    if isinstance(step, FixedPoint) and step.batch_norm_bits < 32:
+    if isinstance(step, FixedPoint) and min(step.activation_bits, step.batch_norm_bits) < 32:
         return False
     field, nothing = NOTHING[getattr(step, "kind", "")]
     value = getattr(step, field)

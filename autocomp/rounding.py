@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from autocomp.decisions import later
 from autocomp.fields import BitsByUnit, Patterns, PolicyStep
@@ -53,13 +53,14 @@ class Quantize(PolicyStep):
 
 
 class FixedPoint(PolicyStep):
-    """Hold the matched layers' parameters and results in fixed point; 32 `bits` leave a layer.
+    """Hold the matched layers' parameters and results in fixed point; 32 bits leave them in fp32.
 
     Weights and biases have `bits`, what convolutions and linear layers give `activation_bits`, and
     BatchNorm statistics `batch_norm_bits`, each tensor a scale of its own. `linear`: the scale is a
-    power of two, and the fraction `overflow` of the values may lie beyond it. `minmax`: even levels
-    from the least to the greatest. `log`: even levels of log abs(x), and a sign. `tanh`: even
-    levels of tanh(x). Everything computes in fp32: this is what numbers cost, not a faster model.
+    power of two, and the fraction `overflow` of the values may lie beyond it; other methods cover
+    all values, so that with them `overflow` is 0 whatever is given. `minmax`: even levels from the
+    least to the greatest. `log`: even levels of log abs(x), and a sign. `tanh`: even levels of
+    tanh(x). Everything computes in fp32: this is what numbers cost, not a faster model.
     """
 
     kind: Literal["fixed_point"] = "fixed_point"
@@ -71,11 +72,8 @@ class FixedPoint(PolicyStep):
     batch_norm_bits: FixedBits = 32
     overflow: float = Field(default=0.0, ge=0, lt=1)
 
-    @model_validator(mode="after")
-    def _check_overflow(self) -> FixedPoint:
-        if self.overflow and self.method != "linear":
-            raise ValueError(
-                f"overflow must be 0 with method {self.method}, whose levels cover all values, "
-                f"but got {self.overflow:g}"
-            )
-        return self
+    @field_validator("overflow")
+    @classmethod
+    def _of_linear_alone(cls, value: float, info: ValidationInfo) -> float:
+        # a search draws both independently, and policies that do the same must be the same
+        return value if info.data.get("method") == "linear" else 0.0

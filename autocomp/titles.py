@@ -136,7 +136,7 @@ def _bits(step: Any) -> str:
 def _fixed(step: Any) -> str:
     widths = _values(step.bits)
     others = {"activations": step.activation_bits, "norms": step.batch_norm_bits}
-    if min(*widths, step.batch_norm_bits) == 32:
+    if min(*widths, *others.values()) == 32:
         return ""
     told = [f"{name} {bits}" for name, bits in others.items() if bits < 32]
     return f"fixed point {_slashed(widths)} bits ({', '.join([step.method, *told])})"

@@ -65,11 +65,13 @@ def _retrain(step: Retrain) -> str:
 def _quantize(step: Quantize) -> str:
     where = f"the weights of {_where(step.layers)}"
     parts = [f"store {where} at {_one_or_range(step.bits)} bits"]
-    if step.scheme == "affine":
+    widths = step.bits.values() if isinstance(step.bits, dict) else [step.bits]
+    has_codes = min(widths, default=32) < 16
+    if has_codes and step.scheme == "affine":
         parts.append("with zero points of their own")
-    if step.granularity != "auto":
+    if has_codes and step.granularity != "auto":
         parts.append(f"a scale a {step.granularity}")
-    if step.rounding == "compensated":
+    if has_codes and step.rounding == "compensated":
         parts.append("rounding compensated")
     if step.activation_bits == 32:
         parts.append("computed in fp32")

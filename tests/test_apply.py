@@ -42,7 +42,7 @@ def carry_out(work: Work, *steps: dict[str, Any]) -> list[str]:
         {"kind": "prune_width", "layers": "decoder", "ratio": 0.0},
         {"kind": "drop_layers", "layers": "decoder.layers", "keep": 2},
         {"kind": "quantize", "layers": "**", "bits": 32},
-        {"kind": "fixed_point", "layers": "**", "bits": 32, "activation_bits": 8},
+        {"kind": "fixed_point", "layers": "**", "bits": 32},
         {**RETRAIN, "steps": 0},
     ],
     ids=lambda step: step["kind"],

@@ -225,6 +225,15 @@ def test_what_is_trained_through_its_rounding_may_be_trained_on() -> None:
     assert len(Policy.model_validate({"steps": steps}).steps) == len(steps)
 
 
+@pytest.mark.parametrize("method", ["minmax", "log", "tanh"])
+def test_overflow_is_of_linear_alone(method: str) -> None:
+    step = {"kind": "fixed_point", "layers": "**", "bits": 8, "method": method}
+    ids = {Policy.model_validate({"steps": [step | {"overflow": one}]}).id for one in (0, 0.1)}
+    assert len(ids) == 1
+    with pytest.raises(PolicyError, match=r"overflow: must be less than 1, but got 5"):
+        Policy.from_yaml(yaml.safe_dump({"steps": [step | {"overflow": 5}]}))
+
+
 def test_what_older_policies_do_not_say_is_not_written() -> None:
     text = Policy(steps=(Quantize(layers=("a",), bits=4, scheme="affine"),)).to_yaml()
     assert "scheme: affine" in text

@@ -119,6 +119,10 @@ EIGHT_FOUR = (("encoder", 8), ("encoder.head", 8), ("decoder", 4))
         ),
         (
             [{"kind": "fixed_point", "layers": "**", "bits": 32, "activation_bits": 8}],
+            "fixed point 32 bits (linear, activations 8)",
+        ),
+        (
+            [{"kind": "fixed_point", "layers": "**", "bits": 32}],
             "nothing changed",
         ),
         (

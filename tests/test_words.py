@@ -65,6 +65,11 @@ from autocomp.words import PHRASES, describe
             "rounding compensated, computed in fp32",
         ),
         (
+            {"kind": "quantize", "layers": "a", "bits": {"a": 16, "b": 32}}
+            | {"rounding": "compensated", "scheme": "affine", "granularity": "tensor"},
+            "store the weights of a at 16 and 32 bits",
+        ),
+        (
             {"kind": "fixed_point", "layers": "a", "bits": 8, "method": "log"},
             "hold a in fixed point (log): parameters at 8 bits, activations at 32, BatchNorm "
             "statistics at 32",

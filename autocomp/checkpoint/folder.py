@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,18 +21,16 @@ from safetensors.torch import load_file, save
 from autocomp.checkpoint.packing import (
     StoredTensor,
     describe,
-    halved,
     pack,
     records,
-    unpack,
-    unpack_ranges,
+    restore,
+    together,
 )
 from autocomp.checkpoint.programs import program_of
 from autocomp.compress.formats import Compressed
 from autocomp.decisions import Decision, json_id, validate
 from autocomp.errors import CheckpointError
 from autocomp.files import write_bytes, write_json, write_text
-from autocomp.models.reshape import reshape_
 from autocomp.policy import Policy
 from autocomp.targets import Artifact, TargetSettings, load_target
 from autocomp.tasks.base import Run, Task
@@ -91,9 +90,10 @@ def write_model(
         drive=lambda run: _calibrate(task, run),
     )
     assets = tuple(task.write_assets(directory, target.threads))
-    write_bytes(directory / WEIGHTS, save(pack(compressed)))
+    packed = together(pack(compressed), describe(compressed))
+    write_bytes(directory / WEIGHTS, save(packed))
     write_text(directory / POLICY, policy.to_yaml())
-    return Artifact(directory, artifact.graphs, assets, artifact.skipped)
+    return replace(artifact, assets=assets)
 
 
 def _calibrate(task: Task, run: Run) -> None:
@@ -127,7 +127,7 @@ def write_config(
     config = CheckpointConfig(
         task=task,
         target=target,
-        tensors=describe(compressed),
+        tensors=describe(compressed, artifact.computed_bits),
         graphs=artifact.graphs,
         assets=artifact.assets,
         seed=seed,
@@ -202,12 +202,7 @@ class Checkpoint:
             packed = load_file(self.directory / WEIGHTS)
         except (OSError, SafetensorError) as failure:
             raise CheckpointError(f"{self.directory / WEIGHTS}: {failure}") from None
-        values, quantized, fixed = unpack(packed, self.config.tensors)
-        module = self.task.build()
-        reshape_(module, {name: how.shape for name, how in self.config.tensors.items()})
-        module.load_state_dict(values, strict=False)
-        ranges, halves = unpack_ranges(packed), halved(self.config.tensors)
-        return Compressed(module.eval(), quantized, ranges, halves, fixed)
+        return restore(self.task.build(), packed, self.config.tensors)
 
     def predict(self, raw: bytes) -> Any:
         """The prediction for one raw example: the caption of a JPEG file's bytes, say."""
@@ -244,7 +239,7 @@ def is_whole(path: Path, config: CheckpointConfig) -> bool:
 def tensor_records(directory: Path) -> TensorRecords:
     """How the tensors of the checkpoint in a folder are stored; no other file is looked at."""
     config = _read_config(directory)
-    return records(config.tensors, load_target(config.target.kind).computed_bits)
+    return records(config.tensors)
 
 
 def is_checkpoint(directory: Path) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from autocomp.compress.formats import (
     FLOAT_BITS,
@@ -21,20 +21,45 @@ from autocomp.compress.formats import (
 from autocomp.compress.grids import FixedFormat, FixedTensor
 from autocomp.decisions import Decision, later
 from autocomp.errors import CheckpointError
-from autocomp.models.reshape import tensors
+from autocomp.models.reshape import reshape_, tensors
 from autocomp.tensors import TensorRecord, TensorRecords
 
 RANGES = "ranges."
 """What the name of a graph's ranges begins with."""
-SCALE_BYTES, GRID_BYTES = 2, 8
+TOGETHER = {torch.uint8: ".bytes", torch.float16: ".halves", torch.float32: ".floats"}
+"""Where tensors of a type lie together. No module's tensor has a name that begins with a dot."""
+MOST_NAMES = 0.05
+"""Of the bytes of the tensors: what their names may take in the file."""
+NAME_BYTES = 70
+"""What safetensors writes of a tensor beside its name."""
+Part = tuple[torch.dtype, tuple[int, ...]]
+"""Type and shape."""
 
 
 class StoredTensor(Decision):
-    """How one tensor is stored: its shape, and its format if that is not plain floats."""
+    """How one tensor is stored: its shape, and its format if that is not plain floats.
+
+    `results` is how what the layers that multiply by it give is rounded. The target computes with
+    it in `computed_bits`; plain floats, and older checkpoints, do not say.
+    """
 
     shape: tuple[Annotated[int, Field(ge=0)], ...]
     format: LayerFormat | None = None
     fixed: FixedFormat | None = later(None)
+    results: FixedFormat | None = later(None)
+    computed_bits: int | None = later(None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older(cls, value: Any) -> Any:
+        """The bits of results were a part of the weight's format."""
+        fixed = value.get("fixed") if isinstance(value, dict) else None
+        if not isinstance(fixed, dict) or "activation_bits" not in fixed:
+            return value
+        own = {key: one for key, one in fixed.items() if key != "activation_bits"}
+        results = own | {"bits": fixed["activation_bits"]}
+        is_rounded = results["bits"] != FLOAT_BITS
+        return value | {"fixed": own} | ({"results": results} if is_rounded else {})
 
     @property
     def bits(self) -> int:
@@ -45,33 +70,44 @@ class StoredTensor(Decision):
     @property
     def stored_bytes(self) -> int:
         """What `pack` makes of the tensor: the codes, their scales and zero points, or floats."""
-        codes = -(-math.prod(self.shape) * self.bits // 8)
+        return sum(math.prod(shape) * kind.itemsize for kind, shape in self.parts("").values())
+
+    def parts(self, name: str) -> dict[str, Part]:
+        """What `pack` makes of a tensor of floats called `name`."""
+        codes = torch.uint8, (_code_bytes(math.prod(self.shape), self.bits),)
         if self.fixed is not None:
-            return codes + GRID_BYTES
-        if self.format is None or self.format.bits == HALF_BITS:
-            return codes
-        scales = math.prod(self.format.scale_shape(self.shape))
-        zeros = -(-scales * self.bits // 8) if self.format.affine else 0
-        return codes + SCALE_BYTES * scales + zeros
+            return {f"{name}.codes": codes, f"{name}.grid": (torch.float32, (2,))}
+        if self.format is None:
+            return {name: (torch.float32, self.shape)}
+        if self.format.bits == HALF_BITS:
+            return {name: (torch.float16, self.shape)}
+        places = self.format.scale_shape(self.shape)
+        own = {f"{name}.codes": codes, f"{name}.scales": (torch.float16, places)}
+        if not self.format.affine:
+            return own
+        zeros = torch.uint8, (_code_bytes(math.prod(places), self.bits),)
+        return own | {f"{name}.zeros": zeros}
 
 
-def describe(compressed: Compressed) -> dict[str, StoredTensor]:
-    """Shape and format of every tensor of a compressed model, by name."""
+def describe(
+    compressed: Compressed, computed_bits: Mapping[str, int] | None = None
+) -> dict[str, StoredTensor]:
+    """How every tensor of a compressed model is stored, and computed if that is known, by name."""
+    computed_bits = computed_bits or {}
     return {
         name: StoredTensor(
             shape=tuple(tensor.shape),
             format=_format(compressed, name),
             fixed=compressed.fixed[name].format if name in compressed.fixed else None,
+            results=compressed.results.get(name),
+            computed_bits=computed_bits.get(name),
         )
         for name, tensor in tensors(compressed.module).items()
     }
 
 
-def records(
-    tensors: Mapping[str, StoredTensor],
-    computed_bits: Callable[[Sequence[int], LayerFormat | None], int],
-) -> TensorRecords:
-    """How tensors are stored, and in how many bits a target computes with each."""
+def records(tensors: Mapping[str, StoredTensor]) -> TensorRecords:
+    """How tensors are stored, and in how many bits the target computes with each."""
     return TensorRecords(
         tensors=tuple(
             TensorRecord(
@@ -79,7 +115,7 @@ def records(
                 shape=how.shape,
                 bits=how.bits,
                 bytes=how.stored_bytes,
-                computed_bits=computed_bits(how.shape, how.format),
+                computed_bits=how.bits if how.bits == FLOAT_BITS else how.computed_bits,
             )
             for name, how in tensors.items()
         )
@@ -106,6 +142,60 @@ def pack(compressed: Compressed) -> dict[str, Tensor]:
     return packed | {f"{RANGES}{graph}": rows for graph, rows in compressed.ranges.items()}
 
 
+def together(packed: Mapping[str, Tensor], stored: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+    """What `pack` gave, joined by type if names would take much of a file; `unpack` reads either.
+
+    ResNet-20 in 2 bits would be an eighth names.
+    """
+    names = sum(len(name) + NAME_BYTES for name in packed)
+    if names <= MOST_NAMES * sum(tensor.nbytes for tensor in packed.values()):
+        return dict(packed)
+    joined: dict[torch.dtype, list[Tensor]] = {}
+    left = dict(packed)
+    for part, (kind, _) in _parts(stored).items():
+        if packed[part].dtype == kind:
+            joined.setdefault(kind, []).append(left.pop(part).flatten())
+    return left | {TOGETHER[kind]: torch.cat(tensors) for kind, tensors in joined.items()}
+
+
+def _parts(stored: Mapping[str, StoredTensor]) -> dict[str, Part]:
+    return {part: how for name, one in stored.items() for part, how in one.parts(name).items()}
+
+
+def _apart(packed: Mapping[str, Tensor], stored: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+    """What `pack` gave; `ValueError` if what lies together is not of the length of its parts."""
+    apart = dict(packed)
+    for kind, name in TOGETHER.items():
+        if name in packed:
+            parts = {
+                part: shape
+                for part, (own, shape) in _parts(stored).items()
+                if own == kind and part not in packed
+            }
+            sizes = [math.prod(shape) for shape in parts.values()]
+            pieces = _shaped(packed[name], (sum(sizes),)).split(sizes)
+            for (part, shape), piece in zip(parts.items(), pieces, strict=True):
+                apart[part] = piece.clone().view(shape)
+    return apart
+
+
+def restore(
+    module: nn.Module, packed: Mapping[str, Tensor], stored: Mapping[str, StoredTensor]
+) -> Compressed:
+    """The model that was packed, exactly; `module`, a dense one, takes its shapes and weights."""
+    values, quantized, fixed = unpack(packed, stored)  # shapes are checked before they take memory
+    reshape_(module, {name: how.shape for name, how in stored.items()})
+    module.load_state_dict(values, strict=False)
+    return Compressed(
+        module.eval(),
+        quantized,
+        unpack_ranges(packed),
+        halved(stored),
+        fixed,
+        {name: how.results for name, how in stored.items() if how.results is not None},
+    )
+
+
 def unpack_ranges(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The ranges of rounded activations, (N, 2) a graph."""
     ranges = {
@@ -130,6 +220,7 @@ def unpack(
     quantized: dict[str, QuantizedTensor] = {}
     fixed: dict[str, FixedTensor] = {}
     try:
+        packed = _apart(packed, stored)
         for name, how in stored.items():
             if how.fixed is not None:
                 codes = unpack_codes(packed[f"{name}.codes"], how.fixed.bits, how.shape).int()
@@ -164,10 +255,14 @@ def pack_codes(codes: Tensor, bits: int) -> Tensor:
     return torch.from_numpy(np.packbits(ones, bitorder="little"))
 
 
+def _code_bytes(count: int, bits: int) -> int:
+    return -(-count * bits // 8)
+
+
 def unpack_codes(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
     """The codes `pack_codes` packed, in `shape`; `ValueError` for a stream of another length."""
     count = torch.Size(shape).numel()
-    stream = _shaped(packed, (-(-count * bits // 8),)).numpy()
+    stream = _shaped(packed, (_code_bytes(count, bits),)).numpy()
     ones = np.unpackbits(stream, count=count * bits, bitorder="little").reshape(count, bits)
     whole = np.packbits(ones, axis=1, bitorder="little").view(_code_type(bits)).reshape(shape)
     return torch.from_numpy(whole.astype(np.uint8 if bits <= 8 else np.int32))

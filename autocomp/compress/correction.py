@@ -6,7 +6,7 @@ here with the means measured on data. Depthwise convolutions need it: a few weig
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 
 from torch import Tensor, nn
@@ -17,19 +17,31 @@ Forward = Callable[[], object]
 Normalisation = nn.modules.batchnorm._BatchNorm
 
 
-def channel_means(model: nn.Module, forward: Forward) -> dict[str, Tensor]:
-    """The mean (C,) of each channel that enters a normalisation or leaves a biased convolution.
+def shifted_tensors(model: nn.Module) -> dict[str, str]:
+    """The layers that can be corrected, and of each the tensor that its correction shifts."""
+    shifted: dict[str, str] = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
+            shifted[name] = f"{name}.running_mean"
+        elif isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            shifted[name] = f"{name}.bias"
+    return shifted
 
-    `forward` runs the model, in evaluation mode, on one batch.
+
+def channel_means(model: nn.Module, forward: Forward, layers: Collection[str]) -> dict[str, Tensor]:
+    """The mean (C,) of each channel that enters a normalisation or leaves a convolution.
+
+    `layers` are some of `shifted_tensors`; `forward` runs the model, in evaluation mode, on one
+    batch.
     """
     means: dict[str, Tensor] = {}
-    with _hooked(model, lambda name, _, maps: means.__setitem__(name, _mean(maps))):
+    with _hooked(model, layers, lambda name, _, maps: means.__setitem__(name, _mean(maps))):
         forward()
     return means
 
 
-def restore_means_(model: nn.Module, forward: Forward, means: dict[str, Tensor]) -> None:
-    """Shift `model` so that the same `forward` gives these means again, layer after layer.
+def restore_means_(model: nn.Module, forward: Forward, means: Mapping[str, Tensor]) -> None:
+    """Shift the layers of `means` so that the same `forward` gives these again, one by one.
 
     A normalisation subtracts another mean, a convolution adds another bias. Each layer sees what
     those before it give once they are corrected.
@@ -45,23 +57,24 @@ def restore_means_(model: nn.Module, forward: Forward, means: dict[str, Tensor])
             layer.bias -= shift
             maps -= shift.view(-1, 1, 1)
 
-    with _hooked(model, correct):
+    with _hooked(model, means, correct):
         forward()
 
 
 def _hooked(
-    model: nn.Module, visit: Callable[[str, nn.Module, Tensor], None]
+    model: nn.Module, layers: Iterable[str], visit: Callable[[str, nn.Module, Tensor], None]
 ) -> AbstractContextManager[None]:
-    """Let `visit(name, layer, maps)` see maps (B, C, H, W) before or after each such layer."""
+    """Let `visit(name, layer, maps)` see maps (B, C, H, W) before a norm, after a convolution."""
     handles = []
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
+    for name in layers:
+        layer = model.get_submodule(name)
+        if isinstance(layer, Normalisation):
             handles.append(
                 layer.register_forward_pre_hook(
                     lambda layer, inputs, name=name: visit(name, layer, inputs[0])
                 )
             )
-        elif isinstance(layer, nn.Conv2d) and layer.bias is not None:
+        else:
             handles.append(
                 layer.register_forward_hook(
                     lambda layer, _, output, name=name: visit(name, layer, output)

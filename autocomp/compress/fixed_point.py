@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
-from autocomp.compress.formats import Compressed
+from autocomp.compress.correction import Normalisation
+from autocomp.compress.formats import FLOAT_BITS, Compressed
 from autocomp.compress.grids import FixedFormat, fix_tensor
-from autocomp.compress.quantize import quantizable_layers
-from autocomp.errors import PolicyError, nearest
+from autocomp.compress.quantize import left_out, quantizable_layers
+from autocomp.errors import PolicyError, first_of, nearest
 from autocomp.fields import value_for
 from autocomp.patterns import matching
 from autocomp.rounding import FixedPoint
 
-DENSE_BITS = 32
 STATISTICS = ("running_mean", "running_var")
-Normalisation = nn.modules.batchnorm._BatchNorm
 
 
 def fix_(compressed: Compressed, step: FixedPoint) -> list[str]:
@@ -23,7 +24,8 @@ def fix_(compressed: Compressed, step: FixedPoint) -> list[str]:
     The module's tensors become the values that their codes stand for. What layers give is rounded
     when the model is lowered. `PolicyError` if nothing matches.
     """
-    known = fixable_layers(compressed.module)
+    model = compressed.module
+    known = fixable_layers(model)
     names = matching(known, step.layers, step.exclude)
     if not names:
         close = nearest(step.layers[0], known)
@@ -31,28 +33,51 @@ def fix_(compressed: Compressed, step: FixedPoint) -> list[str]:
             f"fixed_point.layers: must match a layer it can act on, but {list(step.layers)} "
             f"matches none; nearest: {', '.join(close) or 'none'}"
         )
-    first_names = {name for name, _ in compressed.module.named_parameters()}
+    held = model.state_dict()
+    for name, bits in _widths(model, names, step).items():
+        if bits < FLOAT_BITS:
+            how = FixedFormat(method=step.method, bits=bits, overflow=step.overflow)
+            compressed.fix_(name, fix_tensor(held[name], how))
+    own = {f"{name}.{key}" for name in known for key in model.get_submodule(name).state_dict()}
+    unknown = {name for name, _ in model.named_parameters()} - own
+    return _round_results_(compressed, names, step) + left_out(model, step, unknown)
+
+
+def _widths(model: nn.Module, names: Sequence[str], step: FixedPoint) -> dict[str, int]:
+    """The bits of what layers hold, by tensor; a shared one goes by its first name."""
+    first_names = {name for name, _ in model.named_parameters()}
+    widths: dict[str, int] = {}
     for name in names:
-        layer = compressed.module.get_submodule(name)
-        widths = {
-            key: value_for(name, step.bits, DENSE_BITS)
-            for key, _ in layer.named_parameters(recurse=False)
-            if f"{name}.{key}" in first_names
-        }
+        layer = model.get_submodule(name)
+        bits = value_for(name, step.bits, FLOAT_BITS)
+        for key, _ in layer.named_parameters(recurse=False):
+            if f"{name}.{key}" in first_names:
+                widths[f"{name}.{key}"] = bits
         if isinstance(layer, Normalisation):
-            widths |= dict.fromkeys(STATISTICS, step.batch_norm_bits)
-        rounds = isinstance(layer, nn.Linear | nn.Conv2d)
-        for key, bits in widths.items():
-            if bits != DENSE_BITS:
-                how = FixedFormat(
-                    method=step.method,
-                    bits=bits,
-                    overflow=step.overflow,
-                    activation_bits=step.activation_bits if rounds and key == "weight" else 32,
-                )
-                tensor = compressed.module.state_dict()[f"{name}.{key}"]
-                compressed.fix_(f"{name}.{key}", fix_tensor(tensor, how))
-    return []
+            widths |= {f"{name}.{key}": step.batch_norm_bits for key in STATISTICS}
+    return widths
+
+
+def _round_results_(compressed: Compressed, names: Sequence[str], step: FixedPoint) -> list[str]:
+    """Say how what the layers give is rounded; the layers that round it already, and why."""
+    if step.activation_bits == FLOAT_BITS:
+        return []
+    how = FixedFormat(method=step.method, bits=step.activation_bits, overflow=step.overflow)
+    multiplied = {
+        id(layer.weight)
+        for layer in compressed.module.modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    }
+    integers = []
+    for name in names:
+        quantized = compressed.quantized.get(f"{name}.weight")
+        if quantized is not None and quantized.format.ranges is not None:
+            integers.append(name)
+        elif id(compressed.module.get_submodule(name).weight) in multiplied:
+            compressed.results[f"{name}.weight"] = how
+    if not integers:
+        return []
+    return [f"{first_of(integers)}: activations stay in 8 bits, as an earlier quantize step says"]
 
 
 def fixable_layers(model: nn.Module) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from autocomp.compress.grids import FixedTensor
+from autocomp.compress.grids import FixedFormat, FixedTensor
 from autocomp.decisions import Decision, later
 from autocomp.rounding import ActivationBits, RangeMethod, Rounding
 
@@ -105,7 +105,8 @@ class Compressed:
     `module` always computes with what `quantized` stands for (its parameters hold the dequantised
     values). `quantized` is keyed by the tensor's first name in `module.named_parameters()`, by
     which `halved` names the tensors stored as fp16, and `fixed` keys those in fixed point, buffers
-    among them. `ranges` holds for each exported graph (N, 2)
+    among them. `results` says how what the layers that multiply by a weight give is rounded to
+    fixed point, whatever the weight is stored in. `ranges` holds for each exported graph (N, 2)
     ends of the ranges of its rounded activations, in the graph's order; a target measures them
     when it first lowers the model.
     """
@@ -115,12 +116,7 @@ class Compressed:
     ranges: dict[str, Tensor] = field(default_factory=dict)
     halved: set[str] = field(default_factory=set)
     fixed: dict[str, FixedTensor] = field(default_factory=dict)
-
-    @property
-    def rounds_activations(self) -> bool:
-        return any(tensor.format.ranges is not None for tensor in self.quantized.values()) or any(
-            tensor.format.activation_bits < FLOAT_BITS for tensor in self.fixed.values()
-        )
+    results: dict[str, FixedFormat] = field(default_factory=dict)
 
     @property
     def coded(self) -> set[str]:
@@ -146,6 +142,7 @@ class Compressed:
         self.quantized.pop(name, None)
         self.halved.discard(name)
         self.fixed.pop(name, None)
+        self.results.pop(name, None)
         self.module.state_dict()[name].copy_(values)
 
 
@@ -199,7 +196,11 @@ def encode(blocks: Tensor, scales: Tensor, zeros: Tensor, fmt: LayerFormat) -> T
 
 def _storable(scales: Tensor) -> Tensor:
     """`scales` as fp16; that of a group of zeros, or of next to nothing, is the least there is."""
-    return scales.clamp(SMALLEST_SCALE, torch.finfo(torch.float16).max).half()
+    fitting = scales.clamp(SMALLEST_SCALE, torch.finfo(torch.float16).max)
+    near = fitting.half()
+    # where fp16 is coarse the next one up: a smaller scale would cut the largest weights
+    is_cut = near.float() * (1 + torch.finfo(torch.float16).eps) < fitting
+    return torch.where(is_cut, near + torch.finfo(torch.float16).smallest_normal / 2**10, near)
 
 
 def _least_error(blocks: Tensor, largest: Tensor, zeros: Tensor, fmt: LayerFormat) -> Tensor:

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from autocomp.decisions import Decision
-from autocomp.rounding import FixedBits, FixedMethod
+from autocomp.rounding import FixedMethod
 
 OCTAVES = 16
 """How far below the greatest the least number but zero lies with `log`, if bits allow."""
@@ -24,15 +24,13 @@ Grid = tuple[float, float]
 
 
 class FixedFormat(Decision):
-    """How one tensor is held: `bits` a value by `method`.
+    """How values are held: each in `bits` by `method`.
 
-    What its layer gives is rounded to `activation_bits` by the same, 32 for not at all; the
-    fraction `overflow` of values may lie beyond a linear grid.
+    The fraction `overflow` of them may lie beyond a linear grid.
     """
 
     method: FixedMethod
     bits: int = Field(ge=2, le=16)
-    activation_bits: FixedBits = 32
     overflow: float = Field(default=0.0, ge=0, lt=1)
 
 
@@ -76,12 +74,12 @@ GRIDS: dict[str, Callable[[float, float, int], Grid]] = {
     "log": _log,
     "tanh": _tanh,
 }
-"""Method -> the grid of values from low to high, not all zero."""
+"""Method -> the grid of values from low to high, which differ."""
 
 
 def grid_of(method: str, low: float, high: float, bits: int) -> Grid:
-    """The grid of values from `low` to `high`."""
-    return GRIDS[method](low, high, bits) if low < high else (min(low, 0.0), 1.0)
+    """The grid of values from `low` to `high`; one that is all there is has code 0."""
+    return GRIDS[method](low, high, bits) if low < high else (low, 1.0)
 
 
 def last_level(bits: int) -> int:

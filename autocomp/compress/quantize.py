@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from torch import nn
 
 from autocomp.compress.compensation import batched, compensate, hessians, is_compensable
-from autocomp.compress.correction import Forward, channel_means, restore_means_
-from autocomp.compress.formats import HALF_BITS, Compressed, LayerFormat, quantize_tensor
-from autocomp.errors import PolicyError, nearest
+from autocomp.compress.correction import (
+    Forward,
+    channel_means,
+    restore_means_,
+    shifted_tensors,
+)
+from autocomp.compress.formats import (
+    FLOAT_BITS,
+    HALF_BITS,
+    Compressed,
+    LayerFormat,
+    quantize_tensor,
+)
+from autocomp.errors import PolicyError, first_of, nearest
 from autocomp.fields import value_for
 from autocomp.patterns import matching
-from autocomp.rounding import Quantize
+from autocomp.rounding import FixedPoint, Quantize
 
-DENSE_BITS = 32
 WHOLE_BYTE = 8
 FEWEST_INPUTS = 32
 """A convolution of fewer inputs to an output channel keeps 8 bits."""
+HALVED = "fp16 numbers have no codes, so rounding, scheme and granularity say nothing of them"
 Layer = nn.Linear | nn.Embedding | nn.Conv2d
 Formats = dict[str, LayerFormat]
 """Of layers by name: those of a step that changes them."""
@@ -35,17 +46,21 @@ def quantize_(
     """
     formats, skipped = layer_formats(compressed.module, step)
     layers = quantizable_layers(compressed.module)
-    corrected = [
-        name
+    shifts_means = any(
+        fmt.bits < HALF_BITS and isinstance(layers[name], nn.Conv2d)
         for name, fmt in formats.items()
-        if fmt.bits < HALF_BITS and isinstance(layers[name], nn.Conv2d)
-    ]
-    means = None
-    if forwards and corrected:
-        means = channel_means(compressed.module, forwards[0])
+    )
+    if not forwards or not shifts_means:
+        return skipped + _round(compressed, formats, forwards)
+    shifted = shifted_tensors(compressed.module)
+    fixed = [name for name, tensor in shifted.items() if tensor in compressed.fixed]
+    free = [name for name in shifted if name not in fixed]
+    means = channel_means(compressed.module, forwards[0], free)
     skipped += _round(compressed, formats, forwards)
-    if means is not None:
-        restore_means_(compressed.module, forwards[0], means)
+    restore_means_(compressed.module, forwards[0], means)
+    if fixed:
+        reason = "means are as rounding left them, for what would correct them is in fixed point"
+        skipped.append(f"{first_of(fixed)}: {reason}")
     return skipped
 
 
@@ -65,19 +80,41 @@ def layer_formats(model: nn.Module, step: Quantize) -> tuple[Formats, list[str]]
     formats: Formats = {}
     refused: dict[str, list[str]] = {}
     for name in names:
-        bits = value_for(name, step.bits, DENSE_BITS)
-        if bits == HALF_BITS:
-            formats[name] = LayerFormat(bits=HALF_BITS)
-        elif bits < HALF_BITS:
+        bits = value_for(name, step.bits, FLOAT_BITS)
+        if bits < FLOAT_BITS:
             formats[name], reasons = _format(layers[name], bits, step)
             for reason in reasons:
                 refused.setdefault(reason, []).append(name)
-    lines = [f"{own[0]} and {len(own) - 1} more {reason}" for reason, own in refused.items()]
-    return formats, lines
+    lines = [f"{first_of(own)}: {reason}" for reason, own in refused.items()]
+    matrices = {name for name, one in model.named_parameters() if one.ndim > 1}
+    return formats, lines + left_out(model, step, matrices - {f"{one}.weight" for one in layers})
+
+
+def left_out(model: nn.Module, step: Quantize | FixedPoint, unknown: Container[str]) -> list[str]:
+    """A line for each kind of module that `step` matches and that holds `unknown` parameters.
+
+    Those are the ones it has no format for. A module that shall keep 32 bits is not spoken of.
+    """
+    bits = step.bits
+    default = min(bits.values(), default=FLOAT_BITS) if isinstance(bits, dict) else bits
+    left: dict[str, list[str]] = {}
+    for name, _ in model.named_parameters():
+        owner = name.rpartition(".")[0]
+        is_matched = name in unknown and matching([owner], step.layers, step.exclude)
+        if is_matched and value_for(owner, bits, default) < FLOAT_BITS:
+            left.setdefault(type(model.get_submodule(owner)).__name__, []).append(name)
+    return [
+        f"{first_of(names)}: left in fp32, for {step.kind} has no format for what {kind} holds"
+        for kind, names in left.items()
+    ]
 
 
 def _format(layer: Layer, bits: int, step: Quantize) -> tuple[LayerFormat, list[str]]:
     """The format of a layer, and what it is not given."""
+    if bits == HALF_BITS:
+        asked = step.rounding, step.scheme, step.granularity
+        is_plain = asked == ("nearest", "symmetric", "auto")
+        return LayerFormat(bits=HALF_BITS), [] if is_plain else [HALVED]
     if isinstance(layer, nn.Conv2d):
         return _convolution_format(layer, bits, step)
     fmt = LayerFormat(
@@ -157,8 +194,8 @@ def _round(compressed: Compressed, formats: Formats, forwards: Sequence[Forward]
     if not alone:
         return []
     return [
-        f"{alone[0]} and {len(alone) - 1} more layers are rounded to nearest: nothing is "
-        "multiplied by their weights, so there is nothing to compensate"
+        f"{first_of(alone)}: rounded to nearest, for nothing is multiplied by the weights, so "
+        "there is nothing to compensate"
     ]
 
 

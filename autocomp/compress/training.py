@@ -73,8 +73,8 @@ class FakeQuantized:
         if not left:
             return None
         return (
-            f"quantize with qat rounds {left[0]} and {len(left) - 1} more as they are: this "
-            "retrain does not train them"
+            f"quantize with qat rounds {first_of(left)} untrained: this retrain does not train "
+            f"{'it' if len(left) == 1 else 'them'}"
         )
 
     def parameters(self) -> list[nn.Parameter]:

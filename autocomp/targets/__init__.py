@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from autocomp.errors import UserError, unknown
-from autocomp.targets.base import Artifact, Capabilities, Run, Target, TargetSettings
+from autocomp.targets.base import Artifact, Run, Target, TargetSettings
 
 
 def _onnxruntime() -> Target:
@@ -24,4 +24,4 @@ def load_target(kind: str) -> Target:
     return TARGETS[kind]()
 
 
-__all__ = ["TARGETS", "Artifact", "Capabilities", "Run", "Target", "TargetSettings", "load_target"]
+__all__ = ["TARGETS", "Artifact", "Run", "Target", "TargetSettings", "load_target"]

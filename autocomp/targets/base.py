@@ -6,8 +6,8 @@ Nothing here loads torch or a runtime.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from autocomp.compress.formats import Compressed, LayerFormat
-
-Capabilities = Mapping[str, Mapping[int, str]]
-"""For each kind of layer: the weight widths stored as such, and the kernel that computes each."""
+    from autocomp.compress.formats import Compressed
 
 
 class TargetSettings(Decision):
@@ -38,13 +35,15 @@ class Artifact:
     """The files that inference opens, all of them in `directory`.
 
     `graphs` maps a graph's name to its file; `assets` are the other files inference reads
-    (tokenizer, preprocessing); `skipped` says which weights the target holds wider than asked.
+    (tokenizer, preprocessing); `skipped` says which weights the target holds wider than asked, and
+    `computed_bits` in how many bits each one that is not stored in fp32 computes.
     """
 
     directory: Path
     graphs: dict[str, str]
     assets: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    computed_bits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -106,18 +105,13 @@ class Target(Protocol):
         """Write one file a graph into `directory`, its weights at the widths of `compressed`.
 
         `graphs` must be made of `compressed.module`. A weight the runtime has no kernel for is
-        kept wider, with the same values, and named in `skipped`. Where activations are rounded and
+        kept wider, with the same values, and named in `skipped`. A weight that several layers read
+        has in `computed_bits` the widest of theirs. Where activations are rounded and
         `compressed` has no ranges for them yet, they are measured with `drive` and put there.
         """
 
     def open(self, artifact: Artifact, threads: int = 1) -> Run:
         """Load every graph; `CheckpointError` if a file is missing, truncated or not a model."""
-
-    def capabilities(self) -> Capabilities:
-        """Which weight widths are stored as such, and which kernel computes them."""
-
-    def computed_bits(self, shape: Sequence[int], how: LayerFormat | None) -> int:
-        """In how many bits a weight reaches its kernel, where one can read it."""
 
     def versions(self) -> dict[str, str]:
         """The versions of the runtime's packages, by name."""

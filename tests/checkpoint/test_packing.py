@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import nn
 
 from autocomp.checkpoint.packing import (
@@ -13,12 +13,20 @@ from autocomp.checkpoint.packing import (
     halved,
     pack,
     pack_codes,
+    restore,
+    together,
     unpack,
     unpack_codes,
     unpack_ranges,
 )
+from autocomp.compress.fixed_point import fix_
 from autocomp.compress.formats import Compressed, LayerFormat, quantize_tensor
+from autocomp.compress.grids import FixedFormat
+from autocomp.compress.quantize import quantize_
 from autocomp.errors import CheckpointError
+from autocomp.models.cifar import CIFAR_CLASSIFIERS
+from autocomp.models.reshape import tensors
+from autocomp.policy import FixedPoint, Quantize
 
 BITS = st.integers(2, 8)
 
@@ -207,3 +215,85 @@ def test_half_precision_takes_two_bytes_a_weight_and_comes_back():
     assert quantized == {}
     assert values["weight"].dtype == torch.float32
     assert torch.equal(values["weight"], module.weight)
+
+
+RESNET_FORMATS = {
+    **{f"{bits} bits": [Quantize(layers="**", bits=bits)] for bits in (2, 3, 4, 5, 6, 8, 16)},
+    "dense": [],
+    "affine, weights alone": [
+        Quantize(layers="**", bits=2, scheme="affine", granularity="group", activation_bits=32)
+    ],
+    "fixed point": [FixedPoint(layers="**", bits=4, batch_norm_bits=16, activation_bits=8)],
+}
+
+
+resnet20 = CIFAR_CLASSIFIERS["cifar_resnet20"]
+
+
+def resnet(steps):
+    """ResNet-20 for CIFAR-10, compressed, with as many ranges as its graph has activations."""
+    torch.manual_seed(0)
+    compressed = Compressed(resnet20(10).eval(), ranges={"net": torch.zeros(40, 2)})
+    for step in steps:
+        change = quantize_ if isinstance(step, Quantize) else fix_
+        change(compressed, step)
+    return compressed
+
+
+@pytest.mark.parametrize("steps", RESNET_FORMATS.values(), ids=RESNET_FORMATS)
+def test_a_small_net_takes_little_more_than_its_bits_and_comes_back(steps):
+    compressed = resnet(steps)
+    stored = describe(compressed)
+    file = save(together(pack(compressed), stored))
+    expected = sum(one.stored_bytes for one in stored.values())
+    assert expected < len(file) < 1.05 * expected
+    again = restore(resnet20(10), load(file), stored)
+    for name, tensor in tensors(compressed.module).items():
+        assert torch.equal(tensors(again.module)[name], tensor), name
+    named = pack(compressed)
+    assert {name: one.tolist() for name, one in pack(again).items()} == {
+        name: one.tolist() for name, one in named.items()
+    }
+    assert again.results == compressed.results
+    assert save(together(pack(again), describe(again))) == file
+
+
+def test_tensors_that_dwarf_their_names_keep_them():
+    compressed = Compressed(nn.Linear(400, 100))
+    packed = pack(compressed)
+    assert together(packed, describe(compressed)).keys() == {"weight", "bias"}
+    small = Compressed(nn.Linear(40, 10))
+    assert together(pack(small), describe(small)).keys() == {".floats"}
+
+
+@pytest.mark.parametrize("change", [-1, 1], ids=["short", "long"])
+def test_what_lies_together_must_be_of_its_length(change):
+    stored, packed = stored_and_packed()
+    joined = together(packed, stored)
+    assert set(joined) == {".bytes", ".halves", ".floats"}
+    joined[".bytes"] = torch.zeros(60 + change, dtype=torch.uint8)
+    with pytest.raises(CheckpointError, match=rf"shape \[60\] has \[{60 + change}\]"):
+        unpack(joined, stored)
+    del joined[".bytes"]
+    with pytest.raises(CheckpointError, match=r"lacks 'weight\.codes'"):
+        unpack(joined, stored)
+
+
+def test_whole_numbers_that_a_module_holds_come_back():
+    module = nn.Linear(3, 2)
+    module.register_buffer("order", torch.tensor([2, 0, 2**40]))
+    compressed = Compressed(module)
+    stored = describe(compressed)
+    joined = together(pack(compressed), stored)
+    assert joined["order"].dtype == torch.int64
+    other = nn.Linear(3, 2)
+    other.register_buffer("order", torch.zeros(3, dtype=torch.long))
+    assert torch.equal(restore(other, joined, stored).module.order, module.order)
+
+
+@pytest.mark.parametrize(("bits", "results"), [(32, None), (6, FixedFormat(method="log", bits=6))])
+def test_a_fixed_format_of_an_older_checkpoint_is_read(bits, results):
+    fixed = {"method": "log", "bits": 8, "activation_bits": bits, "overflow": 0.0}
+    how = StoredTensor.model_validate({"shape": [4], "format": None, "fixed": fixed})
+    assert how.fixed == FixedFormat(method="log", bits=8)
+    assert how.results == results

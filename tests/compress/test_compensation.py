@@ -118,7 +118,7 @@ def test_a_model_is_rounded_with_what_cannot_be_compensated_named() -> None:
         "conv.weight",
         "embedding.weight",
     }
-    assert [line.split(" ", 1)[0] for line in lines] == ["depthwise", "depthwise", "untied"]
+    assert [line.split(":", 1)[0] for line in lines] == ["depthwise", "depthwise", "untied"]
     for name, tensor in compressed.quantized.items():
         assert torch.equal(net.get_parameter(name), tensor.dequantize())
     nearest = quantize_tensor(before, formats["conv.weight"]).dequantize()

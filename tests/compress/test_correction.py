@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocomp.compress.correction import channel_means, restore_means_
+from autocomp.compress.correction import channel_means, restore_means_, shifted_tensors
+from autocomp.compress.fixed_point import fix_
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantize_
-from autocomp.policy import Quantize
+from autocomp.policy import FixedPoint, Quantize
 
 
 class Net(nn.Module):
@@ -47,8 +48,13 @@ def spoil(net: nn.Module) -> None:
 
 
 def test_the_means_come_back_layer_after_layer(net: nn.Module) -> None:
-    means = channel_means(net, lambda: net(IMAGES))
-    assert set(means) == {"stem_norm", "depthwise_norm", "last"}
+    shifted = shifted_tensors(net)
+    assert shifted == {
+        "stem_norm": "stem_norm.running_mean",
+        "depthwise_norm": "depthwise_norm.running_mean",
+        "last": "last.bias",
+    }
+    means = channel_means(net, lambda: net(IMAGES), shifted)
     expected = net(IMAGES).mean(dim=(0, 2, 3))
     spoil(net)
     shifted = net(IMAGES).mean(dim=(0, 2, 3))
@@ -62,7 +68,8 @@ def test_the_means_come_back_layer_after_layer(net: nn.Module) -> None:
 
 def test_no_change_corrects_nothing(net: nn.Module) -> None:
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    restore_means_(net, lambda: net(IMAGES), channel_means(net, lambda: net(IMAGES)))
+    means = channel_means(net, lambda: net(IMAGES), shifted_tensors(net))
+    restore_means_(net, lambda: net(IMAGES), means)
     for name, tensor in net.state_dict().items():
         torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=0, msg=name)
 
@@ -78,3 +85,27 @@ def test_rounded_convolutions_are_corrected_and_others_need_no_data(net: nn.Modu
 
     for bits in (16, 32):
         quantize_(Compressed(Net()), Quantize(layers="**", bits=bits), [unused])
+
+
+@pytest.mark.parametrize(
+    ("fixed", "held"),
+    [
+        ({"layers": "last", "bits": 8}, "last"),
+        ({"layers": "**", "bits": 32, "batch_norm_bits": 8}, "stem_norm and 1 more"),
+    ],
+    ids=["a bias", "running means"],
+)
+def test_what_is_in_fixed_point_keeps_its_codes(
+    fixed: dict[str, object], held: str, net: nn.Module
+) -> None:
+    compressed = Compressed(net)
+    fix_(compressed, FixedPoint.model_validate(fixed))
+    free = {"stem_norm.running_mean", "depthwise_norm.running_mean", "last.bias"}
+    free -= compressed.fixed.keys()
+    before = {name: net.state_dict()[name].clone() for name in free}
+    lines = quantize_(compressed, Quantize(layers="stem", bits=8), [lambda: net(IMAGES)])
+    assert next(line for line in lines if "means" in line).startswith(f"{held}: means are as")
+    for name, tensor in compressed.fixed.items():
+        assert torch.equal(net.state_dict()[name], tensor.values()), name
+    for name in free:
+        assert not torch.equal(net.state_dict()[name], before[name]), name

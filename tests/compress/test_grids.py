@@ -73,10 +73,32 @@ def test_zero_stays_zero_but_where_levels_pass_by_it(method: str) -> None:
     assert found <= {"linear": 0.0, "log": 0.0, "minmax": 0.02, "tanh": 0.004}[method]
 
 
+@pytest.mark.parametrize("shape", [(4,), (1,)], ids=["several", "one"])
 @METHODS
-def test_a_tensor_of_zeros_stays_one(method: str) -> None:
-    found = fix_tensor(torch.zeros(4), FixedFormat(method=method, bits=4)).values()
-    assert found.tolist() == [0, 0, 0, 0]
+def test_a_tensor_of_zeros_stays_one(method: str, shape: tuple[int, ...]) -> None:
+    found = fix_tensor(torch.zeros(shape), FixedFormat(method=method, bits=4)).values()
+    assert torch.equal(found, torch.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [0.3, -0.7, 1e-4, 250.0])
+@pytest.mark.parametrize("count", [1, 5])
+@METHODS
+def test_a_constant_keeps_its_value_as_well_as_its_method_can(
+    method: str, count: int, value: float
+) -> None:
+    found = fix_tensor(torch.full((count,), value), FixedFormat(method=method, bits=8)).values()
+    if method == "minmax":
+        assert found.tolist() == pytest.approx([value] * count)
+    elif method == "linear":  # the greatest code is a step short of a power of two
+        assert found.tolist() == pytest.approx([value] * count, rel=2.0**-6)
+    elif method == "log":
+        octaves = OCTAVES / (last_level(8) - 1)
+        assert (found / value).log2().abs().max() <= octaves / 2 + 1e-4
+    else:
+        limit = math.atanh(1 - 1 / 255)
+        assert found.tanh().tolist() == pytest.approx(
+            [math.tanh(max(-limit, min(value, limit)))] * count, abs=1 / 255
+        )
 
 
 def test_a_fraction_may_lie_beyond_a_linear_grid() -> None:

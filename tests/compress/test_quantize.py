@@ -105,15 +105,13 @@ def test_a_convolution_has_eight_bits_a_scale_a_channel_and_ranges(compressed: C
     assert tensor.format == LayerFormat(bits=8, ranges="minmax")
     assert tensor.codes.shape == (4, 3, 1, 1)
     assert tensor.scales.shape == (4, 1)
-    assert compressed.rounds_activations
 
 
 def test_a_convolution_of_few_inputs_keeps_eight_bits_and_says_so(compressed: Compressed) -> None:
     (skipped,) = quantize_(compressed, Quantize(layers=("conv", "up"), bits=4))
-    assert skipped.startswith("conv and 0 more convolutions have fewer than 32 inputs to a channel")
+    assert skipped.startswith("conv: convolutions have fewer than 32 inputs to a channel")
     assert compressed.quantized["conv.weight"].format.bits == 8
     assert compressed.quantized["up.weight"].format.bits == 4
-    assert not Compressed(compressed.module).rounds_activations
 
 
 def test_half_the_bits_are_fp16_numbers(compressed: Compressed) -> None:
@@ -150,3 +148,62 @@ def test_wide_convolutions_are_rounded_to_few_bits(bits: int) -> None:
     assert max(levels) <= 2**bits
     error = (model[0].weight - before).square().mean() / before.square().mean()
     assert error < 0.25 * 4.0 ** -(bits - 2)
+
+
+class Foreign(nn.Module):
+    """Weights that no format is for, among layers that have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = nn.LSTM(8, 4)
+        self.attention = nn.MultiheadAttention(8, 2)
+        self.conv = nn.Conv1d(8, 8, 3)
+        self.positions = nn.Parameter(torch.zeros(1, 5, 8))
+
+
+LEFT = {
+    "LSTM": "gates.weight_ih_l0 and 1 more",
+    "MultiheadAttention": "attention.in_proj_weight",
+    "Conv1d": "conv.weight",
+    "Foreign": "positions",
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"bits": 8}, {"Foreign", "LSTM", "MultiheadAttention", "Conv1d"}),
+        (
+            {"bits": 8, "exclude": "gates"},
+            {"Foreign", "MultiheadAttention", "Conv1d"},
+        ),
+        ({"bits": {"attention": 4, "conv": 32, "gates": 32}}, {"Foreign", "MultiheadAttention"}),
+        ({"bits": {"attention": 4}, "layers": "attention"}, {"MultiheadAttention"}),
+        ({"bits": 32}, set()),
+    ],
+    ids=["all", "excluded", "32 bits", "a pattern", "32 everywhere"],
+)
+def test_weights_that_no_format_is_for_are_named(
+    fields: dict[str, object], expected: set[str]
+) -> None:
+    step = Quantize.model_validate({"layers": "**", **fields})
+    lines = quantize_(Compressed(Foreign()), step)
+    assert set(lines) == {
+        f"{LEFT[kind]}: left in fp32, for quantize has no format for what {kind} holds"
+        for kind in expected
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_told"),
+    [({}, False), ({"rounding": "compensated"}, True), ({"scheme": "affine"}, True),
+     ({"granularity": "channel"}, True)],
+    ids=["plain", "rounding", "scheme", "granularity"],
+)  # fmt: skip
+def test_what_says_nothing_of_fp16_is_reported(
+    fields: dict[str, str], is_told: bool, compressed: Compressed
+) -> None:
+    lines = quantize_(compressed, Quantize.model_validate({"layers": "up", "bits": 16, **fields}))
+    assert lines == is_told * [
+        "up: fp16 numbers have no codes, so rounding, scheme and granularity say nothing of them"
+    ]

@@ -205,4 +205,4 @@ def test_it_says_which_weights_are_not_trained(regime: FakeQuantized) -> None:
     assert regime.idle(names | {"gate.bias"}) is None
     line = regime.idle(names - {"conv.weight"})
     assert line is not None
-    assert line.startswith("quantize with qat rounds conv.weight and 0 more as they are")
+    assert line.startswith("quantize with qat rounds conv.weight untrained")

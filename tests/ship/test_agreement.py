@@ -55,9 +55,14 @@ FORMATS: dict[str, tuple[list[dict[str, Any]], float]] = {
     "fewer bits for a part": ([quantize(bits=8), quantize(bits=4, exclude=PART)], ROUNDED),
     "fixed point": ([fixed_point()], EXACT),
     "fixed point, activations too": ([fixed_point(activation_bits=8)], POWERS),
+    "fixed point, results of 16 bits": ([fixed_point(bits=16, activation_bits=16)], HALVED),
     "fixed point for a part": (
         [quantize(bits=4, **WEIGHTS_ALONE), fixed_point(layers=PART)],
         EXACT,
+    ),
+    "fixed point, a part then in 4 bits": (
+        [fixed_point(batch_norm_bits=8), quantize(layers=PART, bits=4)],
+        ROUNDED,
     ),
 }
 

@@ -17,6 +17,7 @@ HEADS = {"kind": "prune_heads", "layers": "**"}
 WIDTH = {"kind": "prune_width", "layers": "**"}
 CHANNELS = {"kind": "prune_channels", "layers": "encoder.backbone.*"}
 QUANTIZE = {"kind": "quantize", "layers": "**", "bits": {"choice": [32, 8, 4]}}
+FIXED = {"kind": "fixed_point", "layers": "**", "bits": 32}
 RETRAIN = {"kind": "retrain", "steps": {"choice": [300, 1000]}}
 RATIO = {"ratio": {"uniform": [0.0, 0.5]}}
 
@@ -258,8 +259,9 @@ def test_as_many_layers_are_kept_as_may_be(keep: Any, shown: str) -> None:
             [1],
         ),
         ([{"kind": "drop_layers", "layers": "elsewhere", "keep": 3}], [0]),
+        ([FIXED | one for one in ({}, {"activation_bits": 8}, {"batch_norm_bits": 8})], [1, 2]),
     ],
-    ids=["ratios", "one ratio", "bits", "bits by module", "depth", "unknown depth"],
+    ids=["ratios", "one ratio", "bits", "bits by module", "depth", "unknown depth", "fixed point"],
 )
 def test_policies_that_do_the_same_have_one_essence(steps: list[Any], kept: list[int]) -> None:
     space = bind(SearchSpace.from_dict(document(HEADS | RATIO)), LAYERS, {"decoder.layers": (1, 3)})
@@ -284,6 +286,17 @@ def test_values_outside_the_space_are_refused() -> None:
         PolicyError, match=r"^steps\.1\.quantize\.bits: must be in .*\[32, 8, 4\].*got 16$"
     ):
         space.policy({"steps.0": "none", "steps.1.quantize.bits": 16})
+
+
+@pytest.mark.parametrize("methods", [["linear", "minmax"], ["minmax", "linear"]], ids="/".join)
+def test_every_method_is_drawn_beside_an_overflow(methods: list[str]) -> None:
+    searched = {"method": {"choice": methods}, "overflow": {"uniform": [0.01, 0.1]}}
+    space = bound(FIXED | {"bits": {"choice": [8, 4]}} | searched)
+    rng = random.Random(0)
+    policies = [space.policy(rung) for rung in space.ladder(4)]
+    policies += [space.random(rng) for _ in range(20)]
+    drawn = {(step.method, step.overflow > 0) for one in policies for step in one.steps}
+    assert drawn == {("linear", True), ("minmax", False)}
 
 
 def test_the_control_retrains_and_does_nothing_else() -> None:

@@ -11,11 +11,12 @@ import torch
 from small_models import ConvNet, conv_graph, in_torch
 from torch import nn
 
-from autocomp.checkpoint.packing import describe, halved, pack, unpack, unpack_ranges
+from autocomp.checkpoint.packing import describe, pack, restore
 from autocomp.compress.fixed_point import fix_
 from autocomp.compress.formats import Compressed
 from autocomp.compress.grids import GRIDS, decode, encode, grid_of
-from autocomp.policy import FixedPoint
+from autocomp.compress.quantize import quantize_
+from autocomp.policy import FixedPoint, Quantize
 from autocomp.targets.base import Artifact, Run
 from autocomp.targets.onnxruntime import target
 
@@ -104,15 +105,57 @@ def test_what_was_packed_gives_the_same_file(method: str, bits: int, tmp_path: P
     compressed = fixed(method=method, bits=bits, activation_bits=8, batch_norm_bits=8)
     first = lower(compressed, tmp_path / "first")
     packed, stored = pack(compressed), describe(compressed)
-    values, quantized, codes = unpack(packed, stored)
     for name, how in stored.items():
         assert how.stored_bytes == sum(
             one.nbytes
             for key, one in packed.items()
             if key in (name, f"{name}.codes", f"{name}.grid")
         )
-    model = ConvNet().eval()
-    model.load_state_dict(values, strict=False)
-    again = Compressed(model, quantized, unpack_ranges(packed), halved(stored), codes)
-    second = target.lower({"net": conv_graph(model)}, again, tmp_path / "second")
+    again = restore(ConvNet(), packed, stored)
+    second = target.lower({"net": conv_graph(again.module)}, again, tmp_path / "second")
     assert first.files[0].read_bytes() == second.files[0].read_bytes()
+
+
+@pytest.mark.parametrize("bits", [32, {"conv": 8}], ids=["fp32", "one in 8 bits"])
+def test_results_are_rounded_whatever_weights_are_stored_in(bits: object, tmp_path: Path) -> None:
+    compressed = fixed(method="minmax", bits=bits, activation_bits=4)
+    artifact = lower(compressed, tmp_path / "first")
+    assert artifact.skipped == ()
+    assert artifact.computed_bits == ({} if bits == 32 else {"conv.weight": 32})
+    assert compressed.ranges["net"].shape == (3, 2)
+    found = target.open(artifact)("net", images=IMAGES)["y"]
+    (wanted,) = in_torch(Rounded(compressed, "minmax", 4), IMAGES)
+    assert np.mean(np.isclose(found, wanted, rtol=1e-3, atol=1e-3)) > 0.8
+    assert len(np.unique(found)) <= 2**4
+    again = restore(ConvNet(), pack(compressed), describe(compressed))
+    second = target.lower({"net": conv_graph(again.module)}, again, tmp_path / "second")
+    assert artifact.files[0].read_bytes() == second.files[0].read_bytes()
+
+
+def test_results_of_weights_that_kernels_read_are_rounded_too(tmp_path: Path) -> None:
+    model = ConvNet().eval()
+    compressed = Compressed(model)
+    assert quantize_(compressed, Quantize(layers="head", bits=4)) == []
+    fix_(compressed, FixedPoint(layers="head", bits=32, activation_bits=3, method="minmax"))
+    artifact = lower(compressed, tmp_path)
+    assert artifact.computed_bits == {"head.weight": 4}
+    assert len(np.unique(target.open(artifact)("net", images=IMAGES)["y"])) <= 2**3
+
+
+class Turned(nn.Linear):
+    """Multiplies by its weight from the wrong side, as no linear layer does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight
+
+
+def test_results_that_cannot_be_rounded_are_named(tmp_path: Path) -> None:
+    model = ConvNet().eval()
+    model.head = Turned(8, 8)
+    compressed = Compressed(model)
+    fix_(compressed, FixedPoint(layers="head", bits=32, activation_bits=8))
+    artifact = lower(compressed, tmp_path)
+    assert artifact.skipped == (
+        "head.weight: results stay in fp32, for no layer reads these weights as such",
+    )
+    assert compressed.ranges == {}

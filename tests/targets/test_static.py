@@ -124,6 +124,9 @@ def test_ranges_of_another_model_are_refused(tmp_path: Path) -> None:
     compressed.ranges["net"] = torch.zeros(3, 2)
     with pytest.raises(CheckpointError, match="ranges of 5 activations, but holds 3"):
         target.lower(graph_of(model), compressed, tmp_path)
+    compressed.ranges.clear()
+    with pytest.raises(CheckpointError, match="ranges of 5 activations, but holds 0"):
+        target.lower(graph_of(model), compressed, tmp_path)
 
 
 def test_a_dead_channel_and_a_dead_activation_are_no_trouble(tmp_path: Path) -> None:

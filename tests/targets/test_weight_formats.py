@@ -12,6 +12,7 @@ import torch
 from small_models import ConvNet, Part, SmallGraph, compress, conv_graph, in_torch
 from torch import Tensor, nn
 
+from autocomp.checkpoint.packing import describe, records
 from autocomp.compress.formats import Compressed, LayerFormat, quantize_tensor
 from autocomp.targets.base import Artifact, Run
 from autocomp.targets.onnxruntime import target
@@ -99,6 +100,7 @@ def test_weights_alone_are_widened_when_the_file_is_loaded(
         compressed.store_(name, quantize_tensor(model.get_parameter(name), how))
     artifact = target.lower({"net": conv_graph(model)}, compressed, tmp_path)
     assert artifact.skipped == ()
+    assert artifact.computed_bits == dict.fromkeys(compressed.quantized, 32)
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
     (wanted,) = in_torch(model, images)
     found = target.open(artifact)("net", images=images)["y"]
@@ -130,27 +132,64 @@ def test_integer_convolutions_compute_with_the_values_of_the_codes(
     (wanted,) = in_torch(model, images)
     found = target.open(artifact)("net", images=images)["y"]
     assert np.abs(found - wanted).max() < 0.03 * np.abs(wanted).max()
+    assert artifact.computed_bits == dict.fromkeys(compressed.quantized, 8)
 
 
 @pytest.mark.parametrize(
-    ("fields", "shape", "computed"),
+    ("bits", "fields", "computed"),
     [
-        ({"bits": 3, "group_size": 32}, (8, 64), 4),
-        ({"bits": 2, "group_size": 16}, (8, 64), 4),
-        ({"bits": 2}, (8, 64), 2),
-        ({"bits": 6, "group_size": 32}, (8, 64), 8),
-        ({"bits": 4, "activation_bits": 32}, (8, 64), 32),
-        ({"bits": 5, "ranges": "mse"}, (8, 4, 3, 3), 8),
-        ({"bits": 5, "activation_bits": 32}, (8, 4, 3, 3), 32),
-        ({"bits": 16}, (8, 64), 32),
+        (3, {"group_size": 32}, 4),
+        (2, {"group_size": 16}, 4),
+        (2, {"group_size": None}, 2),
+        (6, {"group_size": 32}, 8),
+        (4, {"activation_bits": 32}, 32),
     ],
     ids=lambda one: str(one),
 )
 def test_the_width_a_weight_is_computed_in_is_known(
-    fields: dict[str, Any], shape: tuple[int, ...], computed: int
+    bits: int, fields: dict[str, Any], computed: int, tmp_path: Path
 ) -> None:
-    assert target.computed_bits(shape, LayerFormat(**fields)) == computed
+    compressed = compress(Table(), bits, **fields)
+    found = lower(compressed, tmp_path).computed_bits
+    assert found == dict.fromkeys(["embedding.weight", "linear.weight"], computed)
+    stored = {one.name: one.computed_bits for one in records(describe(compressed, found)).tensors}
+    assert stored == dict(found) | {"linear.bias": 32}
 
 
-def test_what_is_not_compressed_computes_in_fp32() -> None:
-    assert target.computed_bits((8, 64), None) == 32
+def test_a_weight_that_is_not_all_read_by_kernels_computes_in_the_widest(tmp_path: Path) -> None:
+    class Twice(Table):
+        """Its table is looked up and multiplied by from the wrong side."""
+
+        def forward(self, words: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.embedding(words) @ self.linear.weight.T, self.linear(x) @ self.linear.weight
+
+    compressed = compress(Twice(), 4)
+    artifact = lower(compressed, tmp_path)
+    assert artifact.computed_bits == {"embedding.weight": 4, "linear.weight": 32}
+
+
+class Standardised(nn.Conv2d):
+    """A convolution that computes with what it makes of its weight, as weight-standardised nets."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(x, weight, self.bias, padding=1)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_convolution_that_computes_its_weight_needs_no_ranges(bits: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = ConvNet().eval()
+    model.conv, model.depthwise = Standardised(3, 8, 3, bias=False), Standardised(8, 8, 3)
+    compressed = Compressed(model)
+    how = LayerFormat(bits=bits, ranges="minmax")
+    for name in ("conv.weight", "depthwise.weight"):
+        compressed.store_(name, quantize_tensor(model.get_parameter(name), how))
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    artifact = target.lower({"net": conv_graph(model)}, compressed, tmp_path)
+    (wanted,) = in_torch(model, images)
+    found = target.open(artifact)("net", images=images)["y"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+    assert artifact.computed_bits == dict.fromkeys(compressed.quantized, 32)
+    assert all(f"stored in {bits} bits and computed in fp32" in line for line in artifact.skipped)
+    assert len(artifact.skipped) == 2

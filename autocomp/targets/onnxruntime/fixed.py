@@ -6,36 +6,34 @@ The formulas are those of `autocomp.compress.grids`, in fp32.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from autocomp.compress.formats import FLOAT_BITS
+from autocomp.compress.formats import Compressed
 from autocomp.compress.grids import FixedFormat, FixedTensor, grid_of, last_level
 from autocomp.compress.ranges import Histogram, beyond, minmax
 from autocomp.targets.onnxruntime.edit import consumers, initializers, set_nodes, store
 from autocomp.targets.onnxruntime.lowbit import bias_and_output, is_linear, row_factor, users
-from autocomp.targets.onnxruntime.narrow import MOST_BITS, unpacked
+from autocomp.targets.onnxruntime.narrow import store_codes
 
 Method = Callable[[Histogram], tuple[float, float]]
 
 
-def results(graph: GraphProto, fixed: Mapping[str, FixedTensor]) -> dict[str, FixedFormat]:
-    """The tensors to round, each what a layer gives whose weight is in `fixed`, and to what."""
-    readers = consumers(graph)
-    found: dict[str, FixedFormat] = {}
-    for name, tensor in fixed.items():
-        if tensor.format.activation_bits == FLOAT_BITS:
-            continue
+def results(graph: GraphProto, weights: Iterable[str]) -> dict[str, str]:
+    """What convolutions and linear layers give that read one of `weights`, and which of them."""
+    readers, stored = consumers(graph), initializers(graph)
+    found: dict[str, str] = {}
+    for name in weights:
         for node, operand in users(name, readers):
             if node.op_type == "Conv":
-                found[node.output[0]] = tensor.format
+                found[node.output[0]] = name
             elif is_linear(node, operand, name):
-                _, output = bias_and_output(graph, node, readers, rows=tensor.codes.shape[0])
-                found[output] = tensor.format
+                _, output = bias_and_output(graph, node, readers, rows=stored[name].dims[0])
+                found[output] = name
     return found
 
 
@@ -45,15 +43,15 @@ def range_method(how: FixedFormat) -> Method:
 
 
 def store_fixed(
-    graph: GraphProto, fixed: Mapping[str, FixedTensor], ranges: Mapping[str, np.ndarray]
+    graph: GraphProto, compressed: Compressed, ranges: Mapping[str, np.ndarray]
 ) -> None:
-    """Store the weights of `fixed` as their codes, and round `results` over their `ranges`.
+    """Store weights in fixed point as their codes, and round `results` over their `ranges`.
 
     Vectors, such as biases, are stored as the fp32 values of their codes.
     """
-    rounded = results(graph, fixed)
+    rounded = results(graph, compressed.results)
     nodes: list[NodeProto] = []
-    for name, tensor in fixed.items():
+    for name, tensor in compressed.fixed.items():
         stored = initializers(graph)
         if name in stored and tensor.codes.ndim > 1:
             values = numpy_helper.to_array(stored[name])
@@ -65,7 +63,7 @@ def store_fixed(
         name = node.output[0]
         if name in rounded:
             node.output[0] = f"{name}.exact"
-            nodes += _rounding(graph, name, rounded[name], ranges[name])
+            nodes += _rounding(graph, name, compressed.results[rounded[name]], ranges[name])
     set_nodes(graph, nodes)
 
 
@@ -98,16 +96,11 @@ def _weight(
     graph: GraphProto, name: str, tensor: FixedTensor, factor: np.ndarray
 ) -> list[NodeProto]:
     """Store a weight's codes; the nodes that compute its values, times `factor` (rows, 1)."""
-    how, codes = tensor.format, tensor.codes.cpu().numpy()
-    before: list[NodeProto] = []
-    if how.bits <= MOST_BITS:
-        source = f"{name}.whole"
-        before = unpacked(graph, source, codes.astype(np.uint8), how.bits)
-    else:
-        kind = np.uint8 if how.bits <= 8 else np.uint16
-        source = store(graph, f"{name}.codes", codes.astype(kind))
+    how = tensor.format
+    codes = tensor.codes.cpu().numpy().astype(np.uint8 if how.bits <= 8 else np.uint16)
+    whole, before = store_codes(graph, name, codes, how.bits)
     write = Formula(graph, name)
-    code = write("Cast", source, to=TensorProto.FLOAT)
+    code = write("Cast", whole, to=TensorProto.FLOAT)
     if how.method == "log":
         half = 2.0 ** (how.bits - 1)
         sign = write("Floor", write("Div", code, half))  # 1 if negative
@@ -122,7 +115,7 @@ def _weight(
 
 def _rounding(graph: GraphProto, name: str, how: FixedFormat, ends: np.ndarray) -> list[NodeProto]:
     """The nodes that round `<name>.exact` to the grid of the range `ends`; they give `name`."""
-    bits, x = how.activation_bits, f"{name}.exact"
+    bits, x = how.bits, f"{name}.exact"
     low, high = ends.tolist()
     start, step = grid_of(how.method, low, high, bits)
     write = Formula(graph, name)

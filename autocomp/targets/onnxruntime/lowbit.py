@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
-from autocomp.compress.formats import QuantizedTensor
+from autocomp.compress.formats import FLOAT_BITS, QuantizedTensor
+from autocomp.errors import first_of
 from autocomp.targets.onnxruntime.edit import (
     attribute,
     consumers,
@@ -28,35 +29,48 @@ INT8_ACTIVATIONS = 4
 _DOMAIN = "com.microsoft"
 
 
-def pack_weights(model: onnx.ModelProto, quantized: Mapping[str, QuantizedTensor]) -> list[str]:
-    """Rewrite every layer whose weight is in `quantized`; one line for all held wider than asked.
+def pack_weights(
+    model: onnx.ModelProto, quantized: Mapping[str, QuantizedTensor]
+) -> tuple[dict[str, int], list[str]]:
+    """Rewrite every layer whose weight is in `quantized`.
 
     Stored tensors must bear the names that `quantized` uses. What no kernel reads, or shall compute
-    in fp32, is widened when the file is loaded.
+    in fp32, is widened when the file is loaded. Returns in how many bits each weight of the graph
+    computes, and a line for those that are wider than asked.
     """
     graph = model.graph
+    computed: dict[str, int] = {}
     lines: list[str] = []
     widened: dict[tuple[int, int], list[str]] = {}
     for name, tensor in quantized.items():
         if name not in initializers(graph):
             continue
-        kernels = {}
-        if tensor.format.activation_bits == 8:
-            kernels = _kernels(graph, name, tensor)
+        asked, rounds_inputs = tensor.format.bits, tensor.format.activation_bits < FLOAT_BITS
+        kernels = _kernels(graph, name, tensor) if rounds_inputs else {}
         if kernels:
             _put(graph, kernels, store_packed(graph, name, tensor))
-            asked, bits = tensor.format.bits, kernel_bits(tensor.format, tensor.codes.shape)
+            computed[name] = bits = kernel_bits(tensor.format, tensor.codes.shape)
             if bits != asked:
                 widened.setdefault((asked, bits), []).append(name)
-        lines += _widen(graph, name, tensor)
+        reader = _widen(graph, name, tensor)
+        if reader is not None:
+            computed[name] = FLOAT_BITS
+            if rounds_inputs:
+                lines.append(f"{name}: {_no_kernel(asked, 'fp32', f' where {reader} reads them')}")
     remove_unused(graph)
     if any(node.domain == _DOMAIN for node in graph.node):
         model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
-    return lines + [
-        f"{names[0]} and {len(names) - 1} more: {asked} bits have no kernel, so these weights are "
-        f"stored in {asked} bits and computed in {bits}"
+    return computed, lines + [
+        f"{first_of(names)}: {_no_kernel(asked, str(bits))}"
         for (asked, bits), names in widened.items()
     ]
+
+
+def _no_kernel(asked: int, computed: str, where: str = "") -> str:
+    return (
+        f"{asked} bits have no kernel{where}, so these weights are stored in {asked} bits and "
+        f"computed in {computed}"
+    )
 
 
 def _put(
@@ -70,23 +84,17 @@ def _put(
     remove_unused(graph)
 
 
-def _widen(graph: GraphProto, name: str, tensor: QuantizedTensor) -> list[str]:
-    """Let what still reads the weight `name` read its widened codes; what is not as asked."""
+def _widen(graph: GraphProto, name: str, tensor: QuantizedTensor) -> str | None:
+    """Let what still reads the weight `name` read its widened codes; the first reader's kind."""
     stored = initializers(graph)
     readers = consumers(graph).get(name, [])
     if name not in stored or not readers:
-        return []
+        return None
     values, own = numpy_helper.to_array(stored[name]), tensor.dequantize().cpu().numpy()
     nodes = store_values(graph, name, tensor, row_factor(values, own))
     graph.initializer.remove(stored[name])
     set_nodes(graph, [*nodes, *graph.node])
-    if tensor.format.activation_bits == 32:
-        return []
-    bits = tensor.format.bits
-    return [
-        f"{name}: {bits} bits have no kernel where {readers[0].op_type} reads them, so these "
-        f"weights are stored in {bits} bits and computed in fp32"
-    ]
+    return str(readers[0].op_type)
 
 
 def row_factor(values: np.ndarray, own: np.ndarray) -> np.ndarray:

@@ -71,19 +71,11 @@ def store_values(
 
     `factor` is what a folded norm multiplied each row by, (rows, 1), or 1.
     """
-    shape, bits = tensor.codes.shape, tensor.format.bits
+    shape = tensor.codes.shape
     groups, size = tensor.format.groups(shape)
     codes = np.zeros((shape[0], groups * size), np.uint8)
     codes[:, : math.prod(shape[1:])] = tensor.codes.flatten(1).cpu().numpy()
-    scales = tensor.scales.cpu().numpy()
-    if np.any(factor != 1):
-        scales = scales.astype(np.float32) * factor
-    zeros = np.array([tensor.format.zero_point], np.uint8)
-    if tensor.zeros is not None:
-        zeros = tensor.zeros.cpu().numpy()
-    constants = {
-        "scales": scales[..., None],
-        "zeros": zeros[..., None],
+    constants = _scales_and_zeros(tensor, factor) | {
         "grouped": np.array([shape[0], groups, size]),
         "padded_shape": np.array([shape[0], groups * size]),
         "start": np.array([0]),
@@ -107,10 +99,28 @@ def store_values(
         ("Slice", [held["start"], held["end"], held["last"]], {}),
         ("Reshape", [held["own_shape"]], {}),
     ]
+    whole, nodes = store_codes(graph, name, codes, tensor.format.bits)
+    return [*sides, *nodes, *chain(name, links, whole)]
+
+
+def _scales_and_zeros(tensor: QuantizedTensor, factor: np.ndarray) -> dict[str, np.ndarray]:
+    """Both (rows, groups, 1), or so that they spread to it."""
+    scales = tensor.scales.cpu().numpy()
+    if np.any(factor != 1):
+        scales = scales.astype(np.float32) * factor
+    zeros = np.array([tensor.format.zero_point], np.uint8)
+    if tensor.zeros is not None:
+        zeros = tensor.zeros.cpu().numpy()
+    return {"scales": scales[..., None], "zeros": zeros[..., None]}
+
+
+def store_codes(
+    graph: GraphProto, name: str, codes: np.ndarray, bits: int
+) -> tuple[str, list[NodeProto]]:
+    """Store unsigned `codes` in `bits`; the tensor that has them whole, and what computes it."""
     if bits > MOST_BITS:
-        return [*sides, *chain(name, links, store(graph, f"{name}.codes", codes))]
-    whole = f"{name}.whole"
-    return [*sides, *unpacked(graph, whole, codes, bits), *chain(name, links, whole)]
+        return store(graph, f"{name}.codes", codes), []
+    return f"{name}.whole", unpacked(graph, f"{name}.whole", codes, bits)
 
 
 def unpacked(graph: GraphProto, name: str, codes: np.ndarray, bits: int) -> list[NodeProto]:

@@ -20,7 +20,7 @@ KERNEL_GROUPS = (32, 64, 128)
 """Sizes of groups that a kernel computes fast at every width; one scale a row is repeated."""
 
 
-def pack_codes(codes: np.ndarray, bits: int, group_size: int, filler: int = 0) -> np.ndarray:
+def kernel_codes(codes: np.ndarray, bits: int, group_size: int, filler: int = 0) -> np.ndarray:
     """`codes` (rows, columns) as bytes (rows, groups, bytes a group), low-order bits first.
 
     The last group of a row is filled up with `filler`.
@@ -98,7 +98,7 @@ def _store_codes(
     if asked < bits and asked <= MOST_BITS:
         grouped = _grouped(codes, size, zero)
         return store_bytes(graph, f"{name}.codes", grouped, asked, bits, shift)
-    store(graph, f"{name}.codes", pack_codes(codes + np.uint8(shift), bits, size, zero + shift))
+    store(graph, f"{name}.codes", kernel_codes(codes + np.uint8(shift), bits, size, zero + shift))
     return []
 
 
@@ -110,10 +110,10 @@ def _store_zeros(
         return []
     zeros = np.broadcast_to(tensor.zeros.cpu().numpy(), spread)
     width = -(-spread[1] * bits // 8)
-    packed = pack_codes(zeros, bits, width * 8 // bits).reshape(spread[0], width)
+    packed = kernel_codes(zeros, bits, width * 8 // bits).reshape(spread[0], width)
     if tensor.format.group_size is None:
         first = zeros[: tensor.zeros.shape[0], :1]
-        packed = pack_codes(np.repeat(first, 8 // bits, 1), bits, 8 // bits).reshape(-1, 1)
+        packed = kernel_codes(np.repeat(first, 8 // bits, 1), bits, 8 // bits).reshape(-1, 1)
     held = store(graph, f"{name}.zeros", packed)
     whole = store(graph, f"{name}.zeros_shape", np.array([spread[0], width]))
     return [helper.make_node("Expand", [held, whole], [f"{name}.kernel_zeros"])]

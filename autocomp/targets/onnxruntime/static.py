@@ -48,19 +48,21 @@ def quantize_convolutions(
     model: onnx.ModelProto,
     quantized: Mapping[str, QuantizedTensor],
     ranges: Mapping[str, np.ndarray],
-) -> None:
+) -> dict[str, int]:
     """Rewrite every convolution whose weight is in `quantized` to compute in 8 bits.
 
-    `ranges` has the ends (2,) of the range of each of `activations`.
+    `ranges` has the ends (2,) of the range of each of `activations`. Returns in how many bits each
+    of these weights computes.
     """
     graph = model.graph
     names = list(activations(graph, quantized))
     if not names:
-        return
+        return {}
     scales = {name: _affine(*ranges[name].tolist()) for name in names}
     pixels = pixel_codes(graph, names)
     scales |= {name: affine for name, (_, affine) in pixels.items()}
     convs = _convolutions(graph, quantized)
+    computed = {conv.input[1]: CODE_BITS for conv in convs}
     before = {
         conv.output[0]: _pack(graph, conv, quantized[conv.input[1]], scales[conv.input[0]][0])
         for conv in convs
@@ -74,6 +76,7 @@ def quantize_convolutions(
         nodes += [pair for output in node.output for pair in after.get(output, [])]
     set_nodes(graph, nodes)
     remove_unused(graph)
+    return computed
 
 
 def _convolutions(graph: GraphProto, quantized: Mapping[str, QuantizedTensor]) -> list[NodeProto]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,20 +12,19 @@ import onnxruntime as ort
 import torch
 from onnx import GraphProto
 
-from autocomp.compress.formats import FLOAT_BITS, HALF_BITS, Compressed, LayerFormat
+from autocomp.compress.formats import FLOAT_BITS, Compressed
 from autocomp.compress.ranges import RANGES
 from autocomp.deploy.photos import runner
-from autocomp.errors import CheckpointError, unknown
+from autocomp.errors import CheckpointError, first_of, unknown
 from autocomp.files import write_bytes
-from autocomp.targets.base import Artifact, Capabilities, Drive, ExportableGraph, Run
+from autocomp.targets.base import Artifact, Drive, ExportableGraph, Run
 from autocomp.targets.onnxruntime.calibrate import Method, calibrate
 from autocomp.targets.onnxruntime.edit import merge_equal, store_halved
 from autocomp.targets.onnxruntime.export import export
 from autocomp.targets.onnxruntime.fixed import range_method, results, store_fixed
 from autocomp.targets.onnxruntime.lowbit import pack_weights
-from autocomp.targets.onnxruntime.packed import kernel_bits
 from autocomp.targets.onnxruntime.session import open_session
-from autocomp.targets.onnxruntime.static import CODE_BITS, activations, quantize_convolutions
+from autocomp.targets.onnxruntime.static import activations, quantize_convolutions
 
 
 def lower(
@@ -44,19 +43,24 @@ def lower(
     directory.mkdir(parents=True, exist_ok=True)
     models = {name: export(name, graph, compressed.module) for name, graph in graphs.items()}
     compressed = _in_order(compressed)
-    if compressed.rounds_activations and not compressed.ranges:
-        _measure_ranges(models, compressed, drive)
-    skipped: list[str] = []
+    rounded = {name: _rounded(model.graph, compressed) for name, model in models.items()}
+    if drive is not None and any(rounded.values()) and not compressed.ranges:
+        _measure_ranges(models, rounded, compressed, drive)
+    skipped = _unrounded(models, compressed)
+    computed_bits = dict.fromkeys([*compressed.halved, *compressed.fixed], FLOAT_BITS)
     for name, model in models.items():
-        ranges = _ranges(name, model, compressed)
-        quantize_convolutions(model, compressed.quantized, ranges)
-        store_fixed(model.graph, compressed.fixed, ranges)
-        lines = pack_weights(model, compressed.quantized)
+        ranges = _ranges(name, rounded[name], compressed)
+        integers = quantize_convolutions(model, compressed.quantized, ranges)
+        store_fixed(model.graph, compressed, ranges)
+        packed, lines = pack_weights(model, compressed.quantized)
+        for weight, bits in (integers | packed).items():
+            computed_bits[weight] = max(bits, computed_bits.get(weight, bits))
         skipped.extend(f"{name}: {line}" for line in lines)
         store_halved(model.graph, compressed.halved)
         merge_equal(model.graph)
         write_bytes(directory / f"{name}.onnx", model.SerializeToString())
-    return Artifact(directory, {name: f"{name}.onnx" for name in graphs}, skipped=tuple(skipped))
+    files = {name: f"{name}.onnx" for name in graphs}
+    return Artifact(directory, files, skipped=tuple(skipped), computed_bits=computed_bits)
 
 
 def _in_order(compressed: Compressed) -> Compressed:
@@ -64,21 +68,24 @@ def _in_order(compressed: Compressed) -> Compressed:
 
     The ranges are not a copy: what is measured is put into both.
     """
-    names, quantized, fixed = compressed.module.state_dict(), compressed.quantized, compressed.fixed
+    names = compressed.module.state_dict()
+    quantized, fixed, results = compressed.quantized, compressed.fixed, compressed.results
     return replace(
         compressed,
         quantized={name: quantized[name] for name in names if name in quantized},
         fixed={name: fixed[name] for name in names if name in fixed},
+        results={name: results[name] for name in names if name in results},
     )
 
 
 def _measure_ranges(
-    models: Mapping[str, onnx.ModelProto], compressed: Compressed, drive: Drive | None
+    models: Mapping[str, onnx.ModelProto],
+    rounded: Mapping[str, Mapping[str, Method]],
+    compressed: Compressed,
+    drive: Drive,
 ) -> None:
-    """Put the ranges of every graph with 8-bit convolutions into `compressed`."""
-    assert drive is not None, "rounded activations need calibration data"
-    found = {name: _rounded(model.graph, compressed) for name, model in models.items()}
-    wanted = {name: methods for name, methods in found.items() if methods}
+    """Put the ranges of every graph with `rounded` activations into `compressed`."""
+    wanted = {name: methods for name, methods in rounded.items() if methods}
     for name, ranges in calibrate(models, wanted, drive).items():
         compressed.ranges[name] = torch.from_numpy(ranges)
 
@@ -86,16 +93,31 @@ def _measure_ranges(
 def _rounded(graph: GraphProto, compressed: Compressed) -> dict[str, Method]:
     """The activations of a graph that are rounded, in its order, and how their ranges are found."""
     integers = activations(graph, compressed.quantized)
-    fixed = results(graph, compressed.fixed)
+    fixed = results(graph, compressed.results)
     return {
-        **{name: range_method(how) for name, how in fixed.items() if name not in integers},
+        **{
+            name: range_method(compressed.results[weight])
+            for name, weight in fixed.items()
+            if name not in integers
+        },
         **{name: RANGES[method] for name, method in integers.items()},
     }
 
 
-def _ranges(name: str, model: onnx.ModelProto, compressed: Compressed) -> dict[str, np.ndarray]:
-    """The ends (2,) of each rounded activation's range; `CheckpointError` if too few are known."""
-    names = list(_rounded(model.graph, compressed))
+def _unrounded(models: Mapping[str, onnx.ModelProto], compressed: Compressed) -> list[str]:
+    """A line for the weights of which no graph has a layer whose results could be rounded."""
+    found = {
+        weight
+        for model in models.values()
+        for weight in results(model.graph, compressed.results).values()
+    }
+    if not (missed := [name for name in compressed.results if name not in found]):
+        return []
+    return [f"{first_of(missed)}: results stay in fp32, for no layer reads these weights as such"]
+
+
+def _ranges(name: str, names: Collection[str], compressed: Compressed) -> dict[str, np.ndarray]:
+    """The ends (2,) of the range of each of `names`; `CheckpointError` if too few are known."""
     rows = compressed.ranges[name].numpy() if name in compressed.ranges else np.zeros((0, 2))
     if len(rows) != len(names):
         raise CheckpointError(
@@ -122,26 +144,6 @@ def open(artifact: Artifact, threads: int = 1) -> Run:
         return run_graph(name, **inputs)
 
     return run
-
-
-def capabilities() -> Capabilities:
-    """Which weight widths are stored as such, and which kernel computes them.
-
-    `computed_bits` says at which width.
-    """
-    few, floats = (2, 3, 4, 5, 6, 8), (16, 32)
-    return {
-        "linear": dict.fromkeys(few, "MatMulNBits") | dict.fromkeys(floats, "MatMul"),
-        "embedding": dict.fromkeys(few, "GatherBlockQuantized") | dict.fromkeys(floats, "Gather"),
-        "convolution": dict.fromkeys(few, "QLinearConv") | dict.fromkeys(floats, "Conv"),
-    }
-
-
-def computed_bits(shape: Sequence[int], how: LayerFormat | None) -> int:
-    """In how many bits a weight of `shape` reaches its kernel, where it has one: 2, 4, 8 or 32."""
-    if how is None or how.bits >= HALF_BITS or how.activation_bits == FLOAT_BITS:
-        return FLOAT_BITS
-    return CODE_BITS if how.ranges is not None else kernel_bits(how, shape)
 
 
 def versions() -> dict[str, str]:
