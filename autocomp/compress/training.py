@@ -33,6 +33,7 @@ from autocomp.compress.formats import (
     quantize_tensor,
 )
 from autocomp.compress.quantize import Formats, layer_formats
+from autocomp.errors import first_of
 from autocomp.rounding import Quantize
 
 FROZEN_FROM = 0.7
