@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocomp.compress.formats import LayerFormat
-from autocomp.targets.onnxruntime.packed import kernel_bits, pack_codes
+from autocomp.targets.onnxruntime.packed import kernel_bits, kernel_codes
 
 
 @given(
@@ -20,7 +20,7 @@ def test_packing_keeps_every_code_and_fills_up_with_zero_points(
     rows: int, columns: int, bits: int, group_size: int, seed: int
 ) -> None:
     codes = np.random.default_rng(seed).integers(0, 2**bits, (rows, columns), np.uint8)
-    packed = pack_codes(codes, bits, group_size, 2 ** (bits - 1))
+    packed = kernel_codes(codes, bits, group_size, 2 ** (bits - 1))
     groups = -(-columns // group_size)
     assert packed.shape == (rows, groups, group_size * bits // 8)
     places = np.arange(0, 8, bits, dtype=np.uint8)
