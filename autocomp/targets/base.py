@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from autocomp.compress.formats import Compressed
 
 
+Capabilities = Mapping[str, Mapping[int, int]]
+"""Kind of layer -> bits its weights may be stored in -> bits its fastest kernel computes in."""
+
+
 class TargetSettings(Decision):
     """Where and how a model is measured: results under different settings never share a front."""
 
@@ -112,6 +116,9 @@ class Target(Protocol):
 
     def open(self, artifact: Artifact, threads: int = 1) -> Run:
         """Load every graph; `CheckpointError` if a file is missing, truncated or not a model."""
+
+    def capabilities(self) -> Capabilities:
+        """What may be stored in how few bits, and what it then computes in, in whole groups."""
 
     def versions(self) -> dict[str, str]:
         """The versions of the runtime's packages, by name."""

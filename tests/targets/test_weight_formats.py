@@ -156,6 +156,26 @@ def test_the_width_a_weight_is_computed_in_is_known(
     assert stored == dict(found) | {"linear.bias": 32}
 
 
+@pytest.mark.parametrize("bits", BITS)
+def test_capabilities_are_what_files_compute_in(bits: int, tmp_path: Path) -> None:
+    known = target.capabilities()
+    found = lower(compress(Table(), bits), tmp_path / "table").computed_bits
+    assert found == {
+        "embedding.weight": known["embedding"][bits],
+        "linear.weight": known["linear"][bits],
+    }
+    model = ConvNet().eval()
+    compressed = Compressed(model)
+    how = LayerFormat(bits=bits, ranges="minmax")
+    compressed.store_("conv.weight", quantize_tensor(model.conv.weight, how))
+    images = np.zeros((1, 16, 16, 3), np.uint8)
+    graphs = {"net": conv_graph(model)}
+    artifact = target.lower(
+        graphs, compressed, tmp_path / "net", drive=lambda run: run("net", images=images)
+    )
+    assert artifact.computed_bits == {"conv.weight": known["convolution"][bits]}
+
+
 def test_a_weight_that_is_not_all_read_by_kernels_computes_in_the_widest(tmp_path: Path) -> None:
     class Twice(Table):
         """Its table is looked up and multiplied by from the wrong side."""

@@ -12,19 +12,21 @@ import onnxruntime as ort
 import torch
 from onnx import GraphProto
 
-from autocomp.compress.formats import FLOAT_BITS, Compressed
+from autocomp.compress.formats import FLOAT_BITS, HALF_BITS, Compressed, LayerFormat
 from autocomp.compress.ranges import RANGES
 from autocomp.deploy.photos import runner
 from autocomp.errors import CheckpointError, first_of, unknown
+from autocomp.fields import WEIGHT_BITS
 from autocomp.files import write_bytes
-from autocomp.targets.base import Artifact, Drive, ExportableGraph, Run
+from autocomp.targets.base import Artifact, Capabilities, Drive, ExportableGraph, Run
 from autocomp.targets.onnxruntime.calibrate import Method, calibrate
 from autocomp.targets.onnxruntime.edit import merge_equal, store_halved
 from autocomp.targets.onnxruntime.export import export
 from autocomp.targets.onnxruntime.fixed import range_method, results, store_fixed
 from autocomp.targets.onnxruntime.lowbit import pack_weights
+from autocomp.targets.onnxruntime.packed import kernel_bits
 from autocomp.targets.onnxruntime.session import open_session
-from autocomp.targets.onnxruntime.static import activations, quantize_convolutions
+from autocomp.targets.onnxruntime.static import CODE_BITS, activations, quantize_convolutions
 
 
 def lower(
@@ -144,6 +146,16 @@ def open(artifact: Artifact, threads: int = 1) -> Run:
         return run_graph(name, **inputs)
 
     return run
+
+
+def capabilities() -> Capabilities:
+    """Linear layers and embeddings have kernels of 2, 4 and 8 bits, convolutions one of 8."""
+    floats = (HALF_BITS, FLOAT_BITS)
+    codes = [bits for bits in WEIGHT_BITS if bits not in floats]
+    in_fp32 = dict.fromkeys(floats, FLOAT_BITS)
+    matrix = {bits: kernel_bits(LayerFormat(bits=bits), (1, 1)) for bits in codes} | in_fp32
+    convolution = dict.fromkeys(codes, CODE_BITS) | in_fp32
+    return {"linear": matrix, "embedding": matrix, "convolution": convolution}
 
 
 def versions() -> dict[str, str]:
