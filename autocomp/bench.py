@@ -125,7 +125,8 @@ def find_dense(space: SearchSpace, directory: Path) -> Checkpoint | None:
     if dense.config.fingerprint != fingerprint(build_task(space.task), space.task):
         raise StudyError(
             f"{dense.directory}: must be the dense model of these data, but was trained when the "
-            "training data or initial weights were others; choose another folder"
+            "training data, the initial weights or the source of your own task were others; "
+            "choose another folder"
         )
     return dense
 

@@ -72,6 +72,7 @@ def main() -> int:
     if options.out:
         report = {
             "command": " ".join(["python", *sys.argv]),
+            "seed": study.sessions[0]["seed"],
             "commit": commit(),
             "versions": versions(),
             "machine": machine(),

@@ -28,7 +28,7 @@ RANGES = "ranges."
 """What the name of a graph's ranges begins with."""
 TOGETHER = {torch.uint8: ".bytes", torch.float16: ".halves", torch.float32: ".floats"}
 """Where tensors of a type lie together. No module's tensor has a name that begins with a dot."""
-MOST_NAMES = 0.05
+MOST_NAMES = 0.04
 """Of the bytes of the tensors: what their names may take in the file."""
 NAME_BYTES = 70
 """What safetensors writes of a tensor beside its name."""
@@ -60,6 +60,12 @@ class StoredTensor(Decision):
         results = own | {"bits": fixed["activation_bits"]}
         is_rounded = results["bits"] != FLOAT_BITS
         return value | {"fixed": own} | ({"results": results} if is_rounded else {})
+
+    @model_validator(mode="after")
+    def _has_rows(self) -> StoredTensor:
+        if self.format is not None and self.format.bits < HALF_BITS and len(self.shape) < 2:
+            raise ValueError(f"a tensor with codes must have rows, but its shape is {self.shape}")
+        return self
 
     @property
     def bits(self) -> int:
@@ -148,7 +154,7 @@ def together(packed: Mapping[str, Tensor], stored: Mapping[str, StoredTensor]) -
     ResNet-20 in 2 bits would be an eighth names.
     """
     names = sum(len(name) + NAME_BYTES for name in packed)
-    if names <= MOST_NAMES * sum(tensor.nbytes for tensor in packed.values()):
+    if names <= MOST_NAMES * sum(one.stored_bytes for one in stored.values()):
         return dict(packed)
     joined: dict[torch.dtype, list[Tensor]] = {}
     left = dict(packed)

@@ -31,10 +31,12 @@ INCLUDED = (
     *(functional.relu, functional.relu6, functional.hardtanh),
     *(torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_),
     *(torch.clamp, torch.clamp_, torch.Tensor.clamp, torch.Tensor.clamp_),
+    *(torch.clip, torch.clip_, torch.Tensor.clip, torch.Tensor.clip_),
 )
 """Activation functions that a convolution computes along with itself."""
 SHAPES = (torch.Tensor.dim, torch.Tensor.size)
-"""What looks at a tensor, as its attributes do, and reads none of its values."""
+TURNED = ("T", "mT", "H", "mH")
+"""The attributes of a tensor that hold its values; what looks at others reads none, as `SHAPES`."""
 
 
 @dataclass
@@ -98,15 +100,21 @@ class Awaited(NamedTuple):
     passes: Collection[Function]
 
 
+def _is_attribute(func: Function) -> bool:
+    """Whether `func` gets an attribute of a tensor that says nothing of its values."""
+    attribute = getattr(getattr(func, "__self__", None), "__name__", "")
+    return getattr(func, "__name__", "") == "__get__" and attribute not in TURNED
+
+
 class RoundedActivations(TorchFunctionMode):
     """While active, layers in 8 bits read, and convolutions give, rounded activations.
 
     By the ids of their weights, `groups` has how many inputs of a linear layer share a scale, and
     `around` the ranges of a convolution. What a convolution reads or gives, everything reads
     rounded: also a sum that skips the layer. Its result is rounded past a norm that follows, which
-    is folded into it when the model is lowered, and past an activation function. Layers are
-    whatever calls `functional.linear` or `torch.conv2d`, except inside
-    `functional.multi_head_attention_forward`: PyTorch hides what that calls.
+    is folded into it when the model is lowered, and past an activation function, even if something
+    else reads what goes into that. Layers are whatever calls `functional.linear` or `torch.conv2d`,
+    except inside `functional.multi_head_attention_forward`: PyTorch hides what that calls.
     """
 
     def __init__(self, groups: Mapping[int, int], around: Mapping[int, Around]) -> None:
@@ -124,7 +132,7 @@ class RoundedActivations(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if func in SHAPES or getattr(func, "__name__", "") == "__get__":
+        if func in SHAPES or _is_attribute(func):
             return func(*args, **kwargs)
         if func in LAYERS:
             x, weight, *rest = *args, *map(kwargs.pop, ("input", "weight")[len(args) :])

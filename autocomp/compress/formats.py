@@ -95,7 +95,7 @@ class QuantizedTensor:
     def _spread(self, values: Tensor) -> Tensor:
         """One value a scale -> one an input."""
         columns = self.codes.flatten(1).shape[1]
-        return values.repeat_interleave(self.group_size, dim=1)[:, :columns]
+        return values.repeat_interleave(min(self.group_size, columns), dim=1)[:, :columns]
 
 
 @dataclass
@@ -132,6 +132,8 @@ class Compressed:
         """Store a parameter as `tensor`."""
         self._overwrite(name, tensor.dequantize())
         self.quantized[name] = tensor
+        if tensor.format.ranges is not None:  # its kernel rounds what it gives
+            self.results.pop(name, None)
 
     def fix_(self, name: str, tensor: FixedTensor) -> None:
         """Store a parameter or buffer as `tensor`."""
@@ -142,7 +144,6 @@ class Compressed:
         self.quantized.pop(name, None)
         self.halved.discard(name)
         self.fixed.pop(name, None)
-        self.results.pop(name, None)
         self.module.state_dict()[name].copy_(values)
 
 

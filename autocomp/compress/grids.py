@@ -95,7 +95,8 @@ def fix_tensor(x: Tensor, how: FixedFormat) -> FixedTensor:
         low, high = x.min().item(), x.max().item()
     if how.overflow:
         bound = x.abs().flatten().sort().values[-1 - int(how.overflow * (x.numel() - 1))].item()
-        low, high = max(low, -bound), min(high, bound)
+        if bound > 0:  # else nothing but zeros is left, and everything would be cut to them
+            low, high = max(low, -bound), min(high, bound)
     grid = torch.tensor(grid_of(how.method, low, high, how.bits))
     return FixedTensor(how, encode(x, how.method, how.bits, grid), grid)
 

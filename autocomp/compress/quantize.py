@@ -6,7 +6,13 @@ from collections.abc import Container, Sequence
 
 from torch import nn
 
-from autocomp.compress.compensation import batched, compensate, hessians, is_compensable
+from autocomp.compress.compensation import (
+    MOST_INPUTS,
+    batched,
+    compensate,
+    hessians,
+    is_compensable,
+)
 from autocomp.compress.correction import (
     Forward,
     channel_means,
@@ -164,7 +170,10 @@ def _with_rounding(fmt: LayerFormat, layer: Layer, step: Quantize) -> tuple[Laye
         return fmt, []
     if isinstance(layer, nn.Embedding) or is_compensable(layer):
         return fmt.model_copy(update={"rounding": step.rounding}), []
-    return fmt, ["convolutions are rounded to nearest: too few or too many inputs to compensate"]
+    return fmt, [
+        f"rounded to nearest: its inputs are grouped, more than {MOST_INPUTS:,} or padded with "
+        "other numbers than zeros, and are not compensated for"
+    ]
 
 
 def _round(compressed: Compressed, formats: Formats, forwards: Sequence[Forward]) -> list[str]:

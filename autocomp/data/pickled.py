@@ -1,7 +1,10 @@
 """A batch of CIFAR-10 as torchvision downloads it: pickle, read without letting it do anything.
 
 A pickle names functions and says what to call them with. Here every name becomes a stand-in that
-keeps what it is called with and computes nothing; names that no such file has are refused.
+keeps what it is called with and computes nothing; names that no such file has are refused. So is
+what could take more time or memory than the file has bytes: keys that are no strings, and whatever
+else a batch does without. Python's own unpickler does the reading, for the one in C makes room for
+as many objects as it is told to.
 """
 
 from __future__ import annotations
@@ -41,7 +44,37 @@ class _StandIn:
         self.state = state
 
 
-class _Unpickler(pickle.Unpickler):
+NEEDED = (
+    *("PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE"),
+    *("BININT", "BININT1", "BININT2", "BINSTRING", "SHORT_BINSTRING", "BINBYTES"),
+    *("SHORT_BINBYTES", "BINBYTES8", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_LIST", "APPEND", "APPENDS"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"),
+    *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
+)
+"""The instructions that a batch is written with."""
+
+
+class _Dictionary(dict[str, Any]):
+    """What a pickle's dictionaries are: a key that is no string may take for ever to look up."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if type(key) is not str:
+            raise pickle.UnpicklingError(f"it has a key of type {type(key).__name__}")
+        super().__setitem__(key, value)
+
+
+class _Unpickler(pickle._Unpickler):
+    def load_empty_dictionary(self) -> None:
+        self.append(_Dictionary())  # type: ignore[attr-defined]
+
+    dispatch = {
+        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
+        for name in NEEDED
+    }
+    dispatch[pickle.EMPTY_DICT[0]] = load_empty_dictionary  # type: ignore[assignment]
+
     def find_class(self, module: str, name: str) -> type[_StandIn]:
         if (module, name) not in NAMES:
             raise pickle.UnpicklingError(f"it names {f'{module}.{name}'!r}")
@@ -75,6 +108,9 @@ def _content(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as stream:
             content = _Unpickler(stream, encoding="latin1").load()
+    except KeyError:
+        reason = "has instructions that no batch needs"
+        raise DataError(f"{file}: must be a whole batch of CIFAR-10, but {reason}") from None
     # bytes that are no pickle, or one made to harm, end in any exception there is
     except Exception as failure:
         raise DataError(f"{file}: must be a whole batch of CIFAR-10, but {failure}") from None
@@ -100,5 +136,5 @@ def _bytes(content: Any) -> bytes:
         case bytes():
             return content
         case str(text) | _StandIn(given=(str(text), "latin1")):
-            return text.encode("latin1", errors="replace")
+            return text.encode("latin1") if max(text, default="") < "\u0100" else b""
     return b""

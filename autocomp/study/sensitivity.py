@@ -145,7 +145,7 @@ def _read_all(
     runner: Runner, wanted: Sequence[Probe], table: Sensitivity, path: Path, on_reading: OnReading
 ) -> Sensitivity:
     """Carry out what is not yet in `table`, writing it anew after each."""
-    known = {one.policy.id: one for one in table.readings if one.status == "complete"}
+    known = {one.policy.id: one for one in table.readings if one.status != "failed"}
     left = [one for one in wanted if one.policy.id not in known]
     for probed, result in _results(runner, left):
         reading = Reading(

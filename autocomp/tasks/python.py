@@ -52,9 +52,10 @@ def build_python(settings: PythonSettings) -> Task:
 
 
 def made_of(settings: PythonSettings) -> str:
-    """A name for what a task was made with: the arguments and the source of its factory."""
+    """A name for what a task was made with: its factory, the arguments, the source of both."""
     arguments = settings.model_dump(mode="json")["settings"]
-    digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode())
+    made = [settings.factory, arguments]
+    digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode())
     for name, source in own_sources(settings.factory.partition(":")[0]).items():
         digest.update(f"\n{name}\n".encode() + source)
     return digest.hexdigest()

@@ -49,10 +49,11 @@ def build_task(section: Mapping[str, Any]) -> Task:
 def fingerprint(task: Task, section: Mapping[str, Any]) -> str:
     """A name for everything a trained dense model depends on, but for how it is trained.
 
-    The task's own; with one of the user's also that of the arguments and source it was made with.
+    The task's own; with one of the user's that is to be trained also that of the arguments and the
+    source it was made with.
     """
     settings = task_settings(section)
-    if not isinstance(settings, PythonSettings):
+    if not isinstance(settings, PythonSettings) or settings.dense.checkpoint is not None:
         return task.fingerprint()
     return hashlib.sha256(f"{task.fingerprint()} {made_of(settings)}".encode()).hexdigest()
 

@@ -21,7 +21,8 @@ def own_sources(module: str) -> dict[str, bytes]:
         return {}
     root = Path(file).parents[module.count(".") + (Path(file).stem == "__init__")]
     found: dict[str, bytes] = {}
-    waiting = [module]
+    parts = module.split(".")
+    waiting = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
     while waiting:
         name = waiting.pop()
         path = _file(root, name)
@@ -29,7 +30,11 @@ def own_sources(module: str) -> dict[str, bytes]:
             continue
         found[name] = path.read_bytes()
         package = name if path.stem == "__init__" else name.rpartition(".")[0]
-        waiting += _imported(ast.parse(found[name]), package)
+        try:
+            tree = ast.parse(found[name])
+        except SyntaxError:  # it is there, but Python did not import it
+            continue
+        waiting += _imported(tree, package)
     return dict(sorted(found.items()))
 
 

@@ -20,7 +20,7 @@ from autocomp.checkpoint.packing import (
     unpack_ranges,
 )
 from autocomp.compress.fixed_point import fix_
-from autocomp.compress.formats import Compressed, LayerFormat, quantize_tensor
+from autocomp.compress.formats import Compressed, LayerFormat, QuantizedTensor, quantize_tensor
 from autocomp.compress.grids import FixedFormat
 from autocomp.compress.quantize import quantize_
 from autocomp.errors import CheckpointError
@@ -191,11 +191,17 @@ def test_tensors_that_are_not_those_described_are_refused(name, replacement, rea
     assert "\n" not in str(caught.value)
 
 
-def test_codes_of_anything_but_a_matrix_are_refused():
-    stored, packed = stored_and_packed()
-    stored["weight"] = StoredTensor(shape=(120,), format=stored["weight"].format)
-    with pytest.raises(CheckpointError):
-        unpack(packed, stored)
+@pytest.mark.parametrize("shape", [(), (120,)], ids=["none", "one"])
+def test_codes_without_rows_are_refused(shape):
+    stored, _ = stored_and_packed()
+    with pytest.raises(ValueError, match="a tensor with codes must have rows"):
+        StoredTensor(shape=shape, format=stored["weight"].format)
+
+
+def test_a_group_takes_no_more_memory_than_its_row():
+    how = LayerFormat(bits=4, group_size=10**12)
+    codes, scale = torch.full((1, 8), 9, dtype=torch.uint8), torch.ones(1, 1, dtype=torch.half)
+    assert torch.equal(QuantizedTensor(how, codes, scale).dequantize(), torch.ones(1, 8))
 
 
 def test_a_negative_length_is_refused():

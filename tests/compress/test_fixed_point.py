@@ -63,8 +63,16 @@ def test_the_last_step_decides(compressed: Compressed) -> None:
     assert set(compressed.results) == {"0.weight"}
     quantize_(compressed, Quantize(layers="0", bits=16))
     assert set(compressed.fixed) == {"0.bias"}
-    assert not compressed.results
     assert compressed.coded == {"0.bias", "0.weight"}
+    assert set(compressed.results) == {"0.weight"}  # which are rounded whatever the weight is
+
+
+def test_integer_kernels_take_over_what_they_round(compressed: Compressed) -> None:
+    fix_(compressed, FixedPoint(layers="0", bits=8, activation_bits=6))
+    fix_(compressed, FixedPoint(layers="0", bits=4))
+    assert set(compressed.results) == {"0.weight"}
+    quantize_(compressed, Quantize(layers="0", bits=8))
+    assert not compressed.results
 
 
 def test_norms_are_among_what_can_be_fixed(compressed: Compressed) -> None:

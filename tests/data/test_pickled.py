@@ -76,7 +76,7 @@ def run_code(path: Path) -> bytes:
 
 
 def open_file(path: Path) -> bytes:
-    return pickle.dumps([Calls(open, str(path), "w")], protocol=0)
+    return pickle.dumps(Calls(open, str(path), "w"), protocol=0)
 
 
 def in_the_state(path: Path) -> bytes:
@@ -109,6 +109,47 @@ def test_what_runs_code_is_refused_and_not_run(
     with pytest.raises(DataError, match=rf"a whole batch of CIFAR-10, but it names '{named}'"):
         read_pickled(tmp_path / "batch", 12)
     assert not (tmp_path / "owned").exists()
+
+
+NESTED = b"\x80\x02})" + b"2\x86" * 60 + b"Ns."
+GETS = b"\x80\x02})q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"Ns."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        NESTED,
+        GETS,
+        b"\x80\x02}("
+        + b"".join(b"J" + struct.pack("<i", 2**20 * k) + b"N" for k in range(99))
+        + b"u.",
+        b"\x80\x04\x8f(K\x01\x90.",
+        b"I1\n.",
+        b"\x80\x02}(U\x04dataPsecret\nu.",
+    ],
+    ids=["nested", "nested by name", "numbers as keys", "a set", "older", "a persistent name"],
+)
+def test_what_a_batch_does_without_is_refused_at_once(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "batch").write_bytes(content)
+    with pytest.raises(DataError, match="a whole batch of CIFAR-10"):
+        read_pickled(tmp_path / "batch", 12)
+
+
+def test_a_few_bytes_take_no_memory(tmp_path: Path) -> None:
+    (tmp_path / "batch").write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")
+    with pytest.raises(DataError, match="labels must be a list"):
+        read_pickled(tmp_path / "batch", 12)
+
+
+def test_text_is_no_pixels(tmp_path: Path) -> None:
+    content = written(2)
+    text = DATA.tobytes().decode("latin1").encode()
+    odd = text.replace("\u00eb".encode(), "\u0101".encode())
+    assert text in content
+    assert odd != text
+    (tmp_path / "batch").write_bytes(content.replace(text, odd))
+    with pytest.raises(DataError, match="batch: "):
+        read_pickled(tmp_path / "batch", 12)
 
 
 def test_a_stand_in_cannot_be_changed(tmp_path: Path) -> None:

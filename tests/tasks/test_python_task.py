@@ -161,6 +161,28 @@ def test_a_dense_model_is_of_its_settings_too() -> None:
     assert fingerprint(tasks[0], sections[0]) == prints[0]
 
 
+def test_a_dense_model_is_of_its_factory_too() -> None:
+    sections = [{**SECTION, "factory": f"{__name__}:{name}"} for name in ("twelve", "dozen")]
+    with trusting():
+        prints = {fingerprint(build_task(one), one) for one in sections}
+    assert len(prints) == 2
+
+
+def test_a_given_dense_model_is_none_of_the_source() -> None:
+    section = {**SECTION, "dense": {"checkpoint": "net.safetensors"}}
+    with trusting():
+        task = build_task(section)
+        assert fingerprint(task, section) == task.fingerprint()
+
+
+def twelve() -> Bars:
+    return Bars(count=12)
+
+
+def dozen() -> Bars:
+    return Bars(count=12)
+
+
 def test_a_dense_model_is_of_the_source_its_task_imports(here: Callable[..., str]) -> None:
     prints = []
     for width in ("import unseen\nWIDTH = 8", "import unseen\nWIDTH = 9", "WIDTH = 9"):
