@@ -51,6 +51,7 @@ def quantize_(
     rounding needs them.
     """
     formats, skipped = layer_formats(compressed.module, step)
+    skipped += taken_over(compressed, formats)
     layers = quantizable_layers(compressed.module)
     shifts_means = any(
         fmt.bits < HALF_BITS and isinstance(layers[name], nn.Conv2d)
@@ -68,6 +69,20 @@ def quantize_(
         reason = "means are as rounding left them, for what would correct them is in fixed point"
         skipped.append(f"{first_of(fixed)}: {reason}")
     return skipped
+
+
+def taken_over(compressed: Compressed, formats: Formats) -> list[str]:
+    """A line if integer kernels will round results that are in fixed point until now."""
+    names = [
+        name
+        for name, fmt in formats.items()
+        if fmt.ranges is not None and f"{name}.weight" in compressed.results
+    ]
+    if not names:
+        return []
+    return [
+        f"{first_of(names)}: activations are in fixed point no longer, but in the kernel's 8 bits"
+    ]
 
 
 def layer_formats(model: nn.Module, step: Quantize) -> tuple[Formats, list[str]]:

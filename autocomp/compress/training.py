@@ -32,7 +32,7 @@ from autocomp.compress.formats import (
     half,
     quantize_tensor,
 )
-from autocomp.compress.quantize import Formats, layer_formats
+from autocomp.compress.quantize import Formats, layer_formats, taken_over
 from autocomp.errors import first_of
 from autocomp.rounding import Quantize
 
@@ -120,6 +120,7 @@ class FakeQuantized:
 def fake_quantized(compressed: Compressed, step: Quantize) -> tuple[FakeQuantized, list[str]]:
     """The regime that a quantize step with `qat: true` attaches; what of it is skipped, and why."""
     formats, skipped = layer_formats(compressed.module, step)
+    skipped += taken_over(compressed, formats)
     by_weight = {f"{name}.weight": fmt for name, fmt in formats.items()}
     return FakeQuantized(compressed, by_weight), skipped + _hidden(compressed.module, formats)
 

@@ -71,7 +71,8 @@ def test_integer_kernels_take_over_what_they_round(compressed: Compressed) -> No
     fix_(compressed, FixedPoint(layers="0", bits=8, activation_bits=6))
     fix_(compressed, FixedPoint(layers="0", bits=4))
     assert set(compressed.results) == {"0.weight"}
-    quantize_(compressed, Quantize(layers="0", bits=8))
+    (line,) = quantize_(compressed, Quantize(layers="0", bits=8))
+    assert line.startswith("0: activations are in fixed point no longer")
     assert not compressed.results
 
 
