@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import venv
 from collections.abc import Callable
@@ -13,6 +14,15 @@ import PIL
 
 PACKAGES = (np, onnxruntime, PIL)
 Python = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def damaged(model: Path, folder: Path, name: str, content: bytes | None) -> Path:
+    """A copy of the checkpoint `model` in which a file has other content, or is missing."""
+    copy = shutil.copytree(model, folder / "model")
+    (copy / name).unlink()
+    if content is not None:
+        (copy / name).write_bytes(content)
+    return copy
 
 
 def make_python(folder: Path) -> Python:

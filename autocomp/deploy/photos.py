@@ -134,12 +134,16 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise Unusable(f"must be readable, but {failure.strerror or failure}") from None
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any]:
+    """What the object in a file holds; `Unusable` if it is another thing."""
     try:
-        return json.loads(read_bytes(path))
+        content = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as failure:
         rule = "" if isinstance(failure, Unusable) else "must be JSON, but "
         raise Unusable(f"{path}: {rule}{failure}") from None
+    if not isinstance(content, dict):
+        raise Unusable(f"{path}: must be as autocomp wrote it, but lacks the braces of an object")
+    return content
 
 
 def main(

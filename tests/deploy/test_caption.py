@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deployed import Python
+from deployed import Python, damaged
 from PIL import Image
 from tiny_models import tiny_task
 from typer.testing import CliRunner, Result
@@ -173,10 +173,7 @@ DAMAGE = {
 def test_a_damaged_folder_is_one_line(
     model: Path, tmp_path: Path, name: str, content: bytes | None, said: str
 ) -> None:
-    folder = shutil.copytree(model, tmp_path / "model")
-    (folder / name).unlink()
-    if content is not None:
-        (folder / name).write_bytes(content)
+    folder = damaged(model, tmp_path, name, content)
     with pytest.raises(Unusable) as caught:
         caption.Captioner(folder)
     assert said in str(caught.value)

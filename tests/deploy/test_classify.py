@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deployed import Python
+from deployed import Python, damaged
 from typer.testing import CliRunner, Result
 
 from autocomp.cli.main import app
@@ -84,10 +84,7 @@ def test_inference_opens_what_size_mb_counts(
 def test_a_damaged_folder_is_one_line(
     model: Path, tmp_path: Path, name: str, content: bytes | None, said: str
 ) -> None:
-    folder = shutil.copytree(model, tmp_path / "model")
-    (folder / name).unlink()
-    if content is not None:
-        (folder / name).write_bytes(content)
+    folder = damaged(model, tmp_path, name, content)
     with pytest.raises(Unusable, match=str(folder)) as caught:
         Classifier(folder)
     assert said in str(caught.value)
