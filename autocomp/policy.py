@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -262,6 +263,15 @@ class Policy(Decision):
 
     def to_yaml(self) -> str:
         return dump_yaml(self)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Policy:
+        """The policy a file holds; `PolicyError` if it cannot be read or holds mistakes."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as failure:
+            raise PolicyError(f"{path}: must be a readable policy file, but {failure}") from None
+        return cls.from_yaml(text, str(path))
 
     @classmethod
     def from_yaml(cls, text: str, where: str = "policy") -> Policy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from typer.testing import CliRunner, Result
 import autocomp
 from autocomp.cli.main import app
 from autocomp.errors import UserError
+from autocomp.ship.verify import depends_on_load
 
 README = Path(__file__).parents[1] / "README.md"
 HEADING = "## Your own task\n"
@@ -83,5 +85,7 @@ def test_it_runs_as_written_and_only_where_it_is_trusted(folder: Path, section: 
     raw = model.checkpoint.task.raw_inputs("dev", 32)
     scores = model.checkpoint.task.metrics(model.predict_all(raw), "dev")
     assert scores["accuracy"] == model.metrics["accuracy"]
-    verified = run("verify", "mine", "--trust")
-    assert "the checkpoint is what it says" in verified.stdout
+    verified = json.loads(run("verify", "mine", "--trust", "--json").stdout)
+    assert verified["rebuilt"] == "same files"
+    differing = [row["metric"] for row in verified["metrics"] if row["agrees"] is False]
+    assert all(map(depends_on_load, differing)), differing

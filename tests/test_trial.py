@@ -17,7 +17,7 @@ from autocomp.measure import quality
 from autocomp.policy import Policy
 from autocomp.predictions import Predictions
 from autocomp.results import TrialResult
-from autocomp.ship.verify import verify
+from autocomp.ship.verify import depends_on_load, verify
 from autocomp.space.objectives import Bound, Objective
 from autocomp.space.space import SearchSpace
 from autocomp.study.driver import search
@@ -42,7 +42,7 @@ def policy(*steps: dict[str, Any]) -> Policy:
 
 
 def repeats(metric: str) -> bool:
-    return metric != "peak_rss_mb" and not is_time(metric)
+    return not depends_on_load(metric)
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,9 @@ def search(
         str | None, typer.Option(help="A running Ray cluster that shares this file system.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Default: the space's.")] = None,
+    start: Annotated[
+        list[Path] | None, typer.Option(help="A policy file of the space to try next; may repeat.")
+    ] = None,
     plot: Annotated[bool, typer.Option(help="Draw front.png in the end.")] = True,
     report: Annotated[bool, typer.Option(help="Write report.html in the end.")] = True,
     as_json: Annotated[bool, JSON] = False,
@@ -66,6 +69,7 @@ def search(
             directory=out or RESULTS / space.stem,
             workers=workers,
             ray_address=ray_address,
+            start=start or (),
             listener=Listener(on_training, on_event),
             command=" ".join(["autocomp", *sys.argv[1:]]),
         )
@@ -100,12 +104,13 @@ def run(
 ) -> None:
     """Carry out one policy and measure it beside the dense model."""
     from autocomp.bench import find_dense, open_bench, prepare_dense
+    from autocomp.policy import Policy
     from autocomp.space.space import SearchSpace
     from autocomp.study.store import StudyStore
     from autocomp.trial import run_trial
 
     loaded = SearchSpace.load(space)
-    chosen = _read_policy(policy)
+    chosen = Policy.load(policy)
     _check_fits(loaded, chosen)
     _check_out(out)
     directory = directory or RESULTS / space.stem
@@ -117,17 +122,6 @@ def run(
     logger.info("carrying out %s", policy)
     result = run_trial(bench, 0, chosen, out)
     _report(result, bench.dense, out, as_json)
-
-
-def _read_policy(path: Path) -> Policy:
-    from autocomp.errors import PolicyError
-    from autocomp.policy import Policy
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as failure:
-        raise PolicyError(f"{path}: must be a readable policy file, but {failure}") from None
-    return Policy.from_yaml(text, str(path))
 
 
 def _check_fits(space: SearchSpace, policy: Policy) -> None:

@@ -81,9 +81,14 @@ class Verification:
         return self.rebuilt != "different"
 
     @property
+    def differing(self) -> tuple[str, ...]:
+        """The metrics that are not as recorded."""
+        return tuple(row.metric for row in self.rows if row.agrees is False)
+
+    @property
     def agrees(self) -> bool:
         """True if the checkpoint is what it says: nothing that can be compared differs."""
-        return self.reproduces and all(row.agrees is not False for row in self.rows)
+        return self.reproduces and not self.differing
 
 
 def verify(
@@ -138,6 +143,11 @@ def _times(checkpoint: Checkpoint) -> dict[str, float]:
     dense_ms = checkpoint.config.dense_latency_ms
     own_ms = own_latency_ms(task, own, raw, target)
     return {**timed.metrics(dense_ms, sequential_graphs(task), steps), "latency_own_ms": own_ms}
+
+
+def depends_on_load(metric: str) -> bool:
+    """Whether what else the machine does may change a metric."""
+    return is_time(metric) or metric == "peak_rss_mb"
 
 
 def _is_quality(metric: str) -> bool:

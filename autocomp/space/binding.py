@@ -15,6 +15,7 @@ from autocomp.patterns import matching, unit_of
 from autocomp.policy import STEPS, Policy, Retrain, is_idle
 from autocomp.space import ladder as ladders
 from autocomp.space.domains import Choice, Domain
+from autocomp.space.placing import place
 from autocomp.space.space import SearchSpace
 from autocomp.space.steps import Branch, Item, SearchStep, fields_by_unit, pattern_fields
 
@@ -80,6 +81,13 @@ class BoundSpace:
             return values[name]
 
         return self.sample(given)
+
+    def values(self, policy: Policy) -> dict[str, Any]:
+        """The values of its active parameters that describe `policy`: the inverse of `policy`.
+
+        `PolicyError` says where a policy is not one of this space.
+        """
+        return place(self.items, policy)
 
     def random(self, rng: random.Random) -> Policy:
         """A policy drawn with every parameter independent and as its domain has it."""

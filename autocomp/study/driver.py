@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from autocomp.bench import compressible_layers, container_depths, open_bench, prepare_dense
 from autocomp.checkpoint.folder import tensor_records
 from autocomp.decisions import validate
-from autocomp.errors import SpaceError, StudyError, unknown
+from autocomp.errors import PolicyError, SpaceError, StudyError, unknown
 from autocomp.evaluate.meteor import java_available
 from autocomp.measure import COSTS
 from autocomp.policy import Policy
@@ -54,6 +55,7 @@ def search(
     directory: Path | str | None = None,
     workers: int | None = None,
     ray_address: str | None = None,
+    start: Sequence[Policy | Path | str] = (),
     listener: Listener | None = None,
     command: str | None = None,
     trust: bool = False,
@@ -63,11 +65,12 @@ def search(
     `space` is a space or its file; `directory` defaults to results/<the file's name>. `workers`
     processes run trials side by side (default: the space's, else as many as the machine or the
     cluster has room for); 0 runs them in this process. `ray_address` names a running Ray cluster
-    that shares this file system. `trust` lets a task of the user's own (`kind: python`) run its
+    that shares this file system. The policies of `start`, or their files, are tried before any
+    that the search comes up with. `trust` lets a task of the user's own (`kind: python`) run its
     code. Raises `UserError` for what the user can mend.
     """
     with trusting(trust):
-        return _search(space, trials, directory, workers, ray_address, listener, command)
+        return _search(space, trials, directory, workers, ray_address, start, listener, command)
 
 
 def _search(
@@ -76,6 +79,7 @@ def _search(
     directory: Path | str | None,
     workers: int | None,
     ray_address: str | None,
+    start: Sequence[Policy | Path | str],
     listener: Listener | None,
     command: str | None,
 ) -> Study:
@@ -93,10 +97,13 @@ def _search(
     directory = Path(directory)
     # before there is a study, so that a mistake leaves no folder that the mended space won't fit
     target = validate(TargetSettings, dict(space.target), "target", SpaceError)
-    study = Study.open(directory, space, bind_space(space), trials=trials, command=command)
+    bound = bind_space(space)
+    first = [_place(bound, one, f"start.{index}") for index, one in enumerate(start)]
+    study = Study.open(directory, space, bound, trials=trials, first=first, command=command)
     try:
         dense = prepare_dense(space, directory, listener.on_training)
         _warn_of_worthless(space, dense.metrics)
+        _warn_of_untried(study, [bound.policy(one) for one in first], trials)
         run = partial(make_run, space.to_yaml(), directory.resolve())
         runner = make_runner(run, space, target.threads, directory, workers, ray_address)
     except BaseException:
@@ -118,6 +125,31 @@ def bind_space(space: SearchSpace) -> BoundSpace:
     if unmeasured:
         raise SpaceError(*(unknown("objectives", name, known) for name in unmeasured))
     return bind(space, compressible_layers(task), container_depths(task), task.image_size)
+
+
+def _place(bound: BoundSpace, given: Policy | Path | str, where: str) -> dict[str, Any]:
+    """The values of the space's parameters that make a policy, or the one in a file."""
+    if not isinstance(given, Policy):
+        given, where = Policy.load(given), str(given)
+    try:
+        return bound.values(given)
+    except PolicyError as mistake:
+        raise PolicyError(*(f"{where}: {line}" for line in mistake.problems)) from None
+
+
+def _warn_of_untried(study: Study, start: Sequence[Policy], trials: int) -> None:
+    known = [study.trial_of(policy) for policy in start]
+    for number in known:
+        if number is not None:
+            log.warning("start: trial %d has done this already", number)
+    room = max(trials - max(len(study.policies), CONTROL_TRIAL + 1), 0)
+    if known.count(None) > room:
+        log.warning(
+            "start: there is room for %d new policies in %d trials, but %d are given",
+            room,
+            trials,
+            known.count(None),
+        )
 
 
 def _warn_of_worthless(space: SearchSpace, dense: Mapping[str, float]) -> None:

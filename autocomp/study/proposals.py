@@ -1,4 +1,4 @@
-"""Which policy to try next: the ladder, then Optuna, asked and told by this process alone."""
+"""Which policy to try next: those given, then Optuna's, asked and told by this process alone."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ STATES = {
 class Proposer:
     """Proposes policies and learns from their results; every Optuna trial is kept in `journal`.
 
+    Those of the values in `first` come before any that the sampler draws.
     Only one process may hold the journal. An Optuna trial bears our number as user attribute
     `trial`; one that led to no run of its own is FAIL and says why (`duplicate_of`, `invalid`,
     `interrupted`). `open_numbers` are those asked for and not told, now or before a crash.
@@ -52,12 +53,12 @@ class Proposer:
         *,
         sampler: str,
         seed: int,
-        ladder: int,
+        first: Sequence[Mapping[str, Any]],
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._bound = bound
         self._takes_empty = sampler in TAKE_EMPTY_TRIALS
-        self._ladder = deque(bound.ladder(ladder))
+        self._first = deque(first)
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(journal))),
             study_name=STUDY_NAME,
@@ -102,8 +103,8 @@ class Proposer:
 
         None if none could be found: the space counts as exhausted.
         """
-        while self._ladder:
-            values = self._ladder.popleft()
+        while self._first:
+            values = self._first.popleft()
             if self._bound.essence(self._bound.policy(values)) not in known:
                 return self._given(number, values)
         for _ in range(SAMPLED_TRIES):

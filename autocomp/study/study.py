@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -67,18 +67,21 @@ class Study:
         bound: BoundSpace,
         *,
         trials: int | None = None,
+        first: Sequence[Mapping[str, Any]] = (),
         command: str | None = None,
     ) -> Study:
         """The study in a folder, new or resumed, locked for this process until `close`.
 
         `trials` is how many are planned (default: the space's), of which the ladder takes up to
-        half. `StudyError` if the folder is another space's, in use, or cannot be written.
+        half; policies of the values in `first` come before it. `StudyError` if the folder is
+        another space's, in use, or cannot be written.
         """
         store = StudyStore(Path(directory))
         store.open(space.to_yaml())
         try:
             study = cls(store, space)
-            study._resume(bound, space.search.trials if trials is None else trials, command)
+            planned = space.search.trials if trials is None else trials
+            study._resume(bound, planned, first, command)
         except BaseException:
             store.close()
             raise
@@ -92,7 +95,13 @@ class Study:
             finally:
                 self._store.close()
 
-    def _resume(self, bound: BoundSpace, trials: int, command: str | None) -> None:
+    def _resume(
+        self,
+        bound: BoundSpace,
+        trials: int,
+        first: Sequence[Mapping[str, Any]],
+        command: str | None,
+    ) -> None:
         search = self.space.search
         rungs = min(LONGEST_LADDER, max(trials - 2, 0) // 2) if search.ladder else 0
         self._control, self._essence = bound.control(), bound.essence
@@ -104,7 +113,7 @@ class Study:
             [direction for _, direction in directed(self.space.objectives)],
             sampler=search.sampler,
             seed=search.seed,
-            ladder=rungs,
+            first=[*first, *bound.ladder(rungs)],
         )
         if DENSE_TRIAL in self.results and self.results[DENSE_TRIAL].status != "complete":
             self._store.drop_result(DENSE_TRIAL)
@@ -145,6 +154,10 @@ class Study:
     def _metrics_of(self, number: int) -> dict[str, float] | None:
         result = self.results.get(number)
         return result.metrics if result is not None and result.status == "complete" else None
+
+    def trial_of(self, policy: Policy) -> int | None:
+        """The trial that does what `policy` does, in a study that is open."""
+        return self._known.get(self._essence(policy))
 
     def front(self) -> Front:
         """The front of all results so far; kept up to date, so asking costs nothing."""

@@ -151,6 +151,25 @@ def test_unwritable_out(cli: Cli, tmp_path: Path, space_file: Path) -> None:
     assert "must be a folder that can be written" in mistake(result)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(None, "must be a readable policy file", id="missing"),
+        pytest.param("steps: [{kind: prun}]", "steps.0.kind: must be", id="no policy"),
+        pytest.param("steps: []", "policy.yaml: steps.0: must be a ", id="not in the space"),
+    ],
+)
+def test_policies_to_start_with(
+    cli: Cli, tmp_path: Path, space_file: Path, text: str | None, message: str
+) -> None:
+    file = tmp_path / "policy.yaml"
+    if text is not None:
+        file.write_text(text)
+    result = cli("search", space_file, "--out", tmp_path / "out", "--start", file)
+    assert message in mistake(result)
+    assert not (tmp_path / "out").exists()
+
+
 def test_study_of_another_space(
     cli: Cli, tmp_path: Path, study: Path, space: dict[str, Any]
 ) -> None:

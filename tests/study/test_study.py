@@ -20,6 +20,7 @@ from search_toys import (
     toy_bound,
     toy_metrics,
     toy_run,
+    toy_space,
 )
 
 from autocomp import files
@@ -109,6 +110,33 @@ def test_numbers_policies_and_optuna_agree(tmp_path):
         one.system_attrs["fixed_params"] for one in told.values() if one.number in range(2, 10)
     ]
     assert all(told[number].params == values for number, values in enumerate(ladder, start=2))
+
+
+START = {
+    "steps.0.prune_width.ratio[decoder.layers.0]": 0.25,
+    "steps.0.prune_width.ratio[decoder.layers.1]": 0.125,
+    "steps.0.prune_width.criterion": "l2",
+    "steps.1.retrain.steps": 10,
+    "steps.1.retrain.lr": 1e-3,
+    "steps.2.quantize.bits": 4,
+}
+
+
+@pytest.mark.parametrize("before", [0, 6], ids=["new", "resumed"])
+def test_policies_to_start_with_come_first(tmp_path, before):
+    if before:
+        search(tmp_path, before)
+    space = toy_space(sampler="random", trials=12)
+    bound = toy_bound(space)
+    study = Study.open(tmp_path, space, bound, first=[START, START])
+    search_loop(study, InProcessRunner(toy_run, tmp_path), 12)
+    given = bound.policy(START)
+    number = max(before, 2)
+    assert study.policies[number] == given
+    assert study.trial_of(given) == number
+    assert len({policy.id for policy in study.policies.values()}) == 12
+    (told,) = [one for one in optuna_trials(tmp_path) if one.user_attrs.get("trial") == number]
+    assert told.params == START
 
 
 def test_the_search_is_the_same_for_the_same_seed(tmp_path):
