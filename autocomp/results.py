@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -50,3 +52,21 @@ def one_line(text: str, longest: int = 300) -> str:
     """`text` without line breaks, cut to `longest` characters."""
     line = " ".join(text.split())
     return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
+def checked(result: TrialResult, wanted: Sequence[str], seed: int) -> TrialResult:
+    """The result with the study's seed if it has none of its own.
+
+    One that has a metric which is not finite, or is complete without all that are `wanted`, failed.
+    """
+    known: dict[str, Any] = {} if result.seed is not None else {"seed": seed}
+    finite = {name: value for name, value in result.metrics.items() if math.isfinite(value)}
+    strange = [name for name in result.metrics if name not in finite]
+    missing = [name for name in wanted if name not in finite]
+    if strange:
+        reason = f"metrics: must be finite, but {', '.join(strange)} are not"
+        known |= {"status": "failed", "reason": reason, "metrics": finite}
+    elif missing and result.status == "complete":
+        reason = f"metrics: must have every objective, but lack {', '.join(missing)}"
+        known |= {"status": "failed", "reason": reason}
+    return result.model_copy(update=known)

@@ -20,8 +20,10 @@ from autocomp.results import TrialResult
 from autocomp.space.binding import BoundSpace
 from autocomp.space.domains import Domain
 from autocomp.space.metrics import Direction
+from autocomp.space.space import SearchSettings
 from autocomp.study.samplers import make_sampler, suggest
 
+LONGEST_LADDER = 15
 STUDY_NAME = "autocomp"
 NUMBER = "trial"
 SAMPLED_TRIES = 10
@@ -34,6 +36,12 @@ STATES = {
     "stopped": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
+
+
+def rungs(bound: BoundSpace, settings: SearchSettings, trials: int) -> list[dict[str, Any]]:
+    """The values of the ladder's policies: up to half of `trials`, but for dense and control."""
+    count = min(LONGEST_LADDER, max(trials - 2, 0) // 2)
+    return bound.ladder(count) if settings.ladder else []
 
 
 class Proposer:

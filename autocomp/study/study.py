@@ -8,7 +8,6 @@ crash at any point opening the folder completes what was begun.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,17 +18,15 @@ from typing import Any
 
 from autocomp.errors import StudyError
 from autocomp.policy import Policy
-from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL, TrialResult
+from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL, TrialResult, checked
 from autocomp.space.binding import BoundSpace
 from autocomp.space.metrics import METRICS, Direction
 from autocomp.space.space import SearchSpace
 from autocomp.study.comparisons import Comparisons
 from autocomp.study.front import Front, Member, better_dense, directed, violations
-from autocomp.study.proposals import Proposer
+from autocomp.study.proposals import Proposer, rungs
 from autocomp.study.sessions import Session, new_session, provenance
 from autocomp.study.store import StudyStore
-
-LONGEST_LADDER = 15
 
 
 class Study:
@@ -81,7 +78,7 @@ class Study:
         try:
             study = cls(store, space)
             planned = space.search.trials if trials is None else trials
-            study._resume(bound, planned, first, command)
+            study._resume(bound, [*first, *rungs(bound, space.search, planned)], command)
         except BaseException:
             store.close()
             raise
@@ -96,14 +93,9 @@ class Study:
                 self._store.close()
 
     def _resume(
-        self,
-        bound: BoundSpace,
-        trials: int,
-        first: Sequence[Mapping[str, Any]],
-        command: str | None,
+        self, bound: BoundSpace, first: Sequence[Mapping[str, Any]], command: str | None
     ) -> None:
         search = self.space.search
-        rungs = min(LONGEST_LADDER, max(trials - 2, 0) // 2) if search.ladder else 0
         self._control, self._essence = bound.control(), bound.essence
         for number, policy in self.policies.items():
             self._known.setdefault(self._essence(policy), number)
@@ -113,7 +105,7 @@ class Study:
             [direction for _, direction in directed(self.space.objectives)],
             sampler=search.sampler,
             seed=search.seed,
-            first=[*first, *bound.ladder(rungs)],
+            first=first,
         )
         if DENSE_TRIAL in self.results and self.results[DENSE_TRIAL].status != "complete":
             self._store.drop_result(DENSE_TRIAL)
@@ -262,7 +254,9 @@ class Study:
         `StudyError` if it is the dense model's and not complete, for nothing can follow.
         """
         with self._timed():
-            self._record(self._checked(result))
+            assert result.policy_id == self.policies[result.number].id
+            wanted = [one.metric for one in self.space.objectives]
+            self._record(checked(result, wanted, self.space.search.seed))
         final = self.results[result.number]
         if result.number == DENSE_TRIAL and final.status != "complete":
             raise StudyError(
@@ -270,22 +264,6 @@ class Study:
                 f"{'was stopped' if final.status == 'stopped' else 'failed'}: {final.reason}; "
                 "see trials/00000/log.txt"
             )
-
-    def _checked(self, result: TrialResult) -> TrialResult:
-        assert result.policy_id == self.policies[result.number].id
-        known: dict[str, Any] = {}
-        if result.seed is None:
-            known["seed"] = self.space.search.seed
-        finite = {name: value for name, value in result.metrics.items() if math.isfinite(value)}
-        strange = [name for name in result.metrics if name not in finite]
-        missing = [one.metric for one in self.space.objectives if one.metric not in finite]
-        if strange:
-            reason = f"metrics: must be finite, but {', '.join(strange)} are not"
-            known |= {"status": "failed", "reason": reason, "metrics": finite}
-        elif missing and result.status == "complete":
-            reason = f"metrics: must have every objective, but lack {', '.join(missing)}"
-            known |= {"status": "failed", "reason": reason}
-        return result.model_copy(update=known)
 
     def _record(self, result: TrialResult) -> None:
         if result.status != "complete":  # it may have predicted before it failed, or was killed

@@ -69,19 +69,17 @@ def test_search_tries_a_policy_to_start_with(cli: Cli, study: Path, tmp_path: Pa
     steps = tried[-1].model_dump(mode="json")["steps"]
     given = [
         Policy.model_validate({"steps": [steps[0] | {"keep": keep}, steps[1], steps[2] | bits]})
-        for keep in (1, 2)
-        for bits in ({"bits": 8}, {"bits": 32})
+        for keep, bits in [(1, {"bits": 8}), (1, {"bits": 32}), (2, {"bits": 8})]
     ]
-    (new, *_, newest) = [one for one in given if one not in tried]
+    new = next(one for one in given if one not in tried)
     file = tmp_path / "mine.yaml"
     file.write_text(new.to_yaml())
     command = ["search", study.parent / "tiny.yaml", "--workers", 0, "--out", copied]
-    command += ["--trials", 5, "--start", file]
-    done(cli(*command))
+    command += ["--start", file, "--trials"]
+    assert "room for 0 new policies in 4 trials, but 1 are given" in cli(*command, 4).stderr
+    done(cli(*command, 5))
     assert Policy.load(copied / "trials/00004/policy.yaml") == new
-    assert "start: trial 4 has done this already" in cli(*command).stderr
-    file.write_text(newest.to_yaml())
-    assert "room for 0 new policies in 5 trials, but 1 are given" in cli(*command).stderr
+    assert "start: trial 4 has done this already" in cli(*command, 5).stderr
 
 
 def test_quiet_says_nothing_but_the_result(cli: Cli, study: Path) -> None:
