@@ -35,10 +35,24 @@ def parameters(study: Study, told: Sequence[Told]) -> dict[str, Any]:
     return {
         "trials": len(usable),
         "objectives": {
-            metric: [{**in_words(name), **one._asdict()} for name, one in shares.items()]
+            metric: [
+                {**words, **one._asdict()}
+                for words, one in zip(told_apart(list(shares)), shares.values(), strict=True)
+            ]
             for metric, shares in found.items()
         },
     }
+
+
+def told_apart(names: Sequence[str]) -> list[dict[str, str]]:
+    """All parameters in words; where these are the same for two, with the steps they belong to."""
+    words = [in_words(name) for name in names]
+    return [
+        one | {"where": f"{one['where']} steps.{name.split('.')[1]}".strip()}
+        if words.count(one) > 1
+        else one
+        for name, one in zip(names, words, strict=True)
+    ]
 
 
 def in_words(parameter: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from autocomp.report.parameters import in_words, parameters
+from autocomp.report.parameters import in_words, parameters, told_apart
 from autocomp.study.journal import read_journal
 from autocomp.study.study import Study
 
@@ -21,6 +21,11 @@ from autocomp.study.study import Study
 )
 def test_a_parameter_in_words(name: str, what: str, where: str):
     assert in_words(name) == {"what": what, "where": where}
+
+
+def test_two_of_one_kind_are_told_apart_by_their_steps():
+    names = ["steps.2.retrain.lr", "steps.3.quantize.bits[a]", "steps.5.retrain.lr", "mine"]
+    assert [one["where"] for one in told_apart(names)] == ["steps.2", "a", "steps.5", ""]
 
 
 def test_every_objective_has_every_parameter(whole: Path):

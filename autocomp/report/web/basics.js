@@ -42,10 +42,13 @@ const nameOf = (metric) => data.metrics[metric].name;
 const unitOf = (metric) => data.metrics[metric].unit;
 const isMore = (metric) => data.metrics[metric].direction === "maximize";
 
+/** A value as it is written in a column of its metric: shares in percent. */
+const valueOf = (metric, value) => metric.endsWith("_share") ? `${+(100 * value).toPrecision(3)}\u00a0%` : number(value);
+
 /** A value with its unit: "0.838 MB", "0.968". */
 function measured(metric, value) {
   const unit = unitOf(metric);
-  return unit ? `${number(value)}\u00a0${unit}` : number(value);
+  return unit ? `${number(value)}\u00a0${unit}` : valueOf(metric, value);
 }
 
 function titled(metric) {

@@ -37,8 +37,8 @@ function metricRow(trial, metric) {
   const dense = (data.reference || {})[metric];
   return el("tr", {},
     el("th", { scope: "row" }, capital(titled(metric))),
-    el("td", {}, number(trial.metrics[metric])),
-    el("td", { class: "pale" }, dense === undefined ? "" : number(dense)),
+    el("td", {}, valueOf(metric, trial.metrics[metric])),
+    el("td", { class: "pale" }, dense === undefined ? "" : valueOf(metric, dense)),
     el("td", { class: "gain" }, compared(metric, trial.metrics[metric]).replace(" of dense", "")));
 }
 

@@ -12,11 +12,12 @@ function drawImportance() {
 }
 
 function parameterBars(parameters) {
-  const most = Math.max(...parameters.map((one) => Math.max(one.share, one.chance)), 1e-9);
   const tells = (one) => one.share > one.chance;
-  const ordered = [...parameters.filter(tells), ...parameters.filter((one) => !tells(one))];
-  return el("ol", { class: "parameters" }, ordered.slice(0, SHOWN_PARAMETERS).map((one) => {
-    const at = (share) => (100 * share) / most;
+  const shown = [...parameters.filter(tells), ...parameters.filter((one) => !tells(one))].slice(0, SHOWN_PARAMETERS);
+  // chance may reach far beyond every share, where a value was tried once: its tick stays at the edge
+  const most = Math.max(...shown.map((one) => one.share), 1e-9) * 1.25;
+  return el("ol", { class: "parameters" }, shown.map((one) => {
+    const at = (share) => (100 * Math.min(share, most)) / most;
     const bar = svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
       svg("rect", { class: tells(one) ? "own-bar" : "dense-bar", width: at(one.share), height: 10 }),
       svg("line", { class: "chance", x1: at(one.chance), x2: at(one.chance), y1: 0, y2: 10 }));

@@ -69,11 +69,11 @@ function row(trial, all) {
   const chosen = trial.number === choice.trial;
   const cells = all.map(({ key, is }) => {
     if (key === "number") return el("td", {}, `${trial.number}`);
-    if (key === "kind") return el("td", { class: "text kind" }, swatch(trial.kind), trial.kind.replace(/ \(.*/, ""));
+    if (key === "kind") return el("td", { class: "text kind" }, swatch(trial.kind), trial.kind.replace(/ (\(.*|trials)$/, ""));
     if (key === "short") return el("td", { class: "text" }, trial.reason || trial.short);
     const value = trial.metrics[key];
     const share = goals().some((one) => one.metric === key) ? beside(key, value) : "";
-    return el("td", { class: is }, value === undefined ? "" : number(value), el("small", {}, share));
+    return el("td", { class: is }, value === undefined ? "" : valueOf(key, value), el("small", {}, share));
   });
   return el("tr", {
     "data-trial": trial.number, tabindex: 0, "aria-selected": `${chosen}`,
