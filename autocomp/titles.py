@@ -51,6 +51,8 @@ LESS_AND_MORE = {
     "peak_rss_mb": ("less", "more"),
 }
 """What a cost is called that is lower than another, and one that is higher."""
+SHARES = ("top_caption_share", "top_class_share")
+"""Metrics that are said in percent."""
 NOTHING = 5e-5
 """Smaller than this, a metric is noise: a collapsed model's CIDEr of 5.4e-10, say."""
 
@@ -77,14 +79,14 @@ def number(value: float) -> str:
 
 
 def compared(metric: str, value: float, dense: float | None) -> str:
-    """How a metric stands to the dense model's: "97% of dense", "4.9x smaller", "3% slower".
+    """How a metric stands to the dense model's: "97.2% of dense", "4.9x smaller", "3% slower".
 
     Nothing for a metric of which neither less nor more is better, or without a dense value above 0.
     """
     if dense is None or dense <= 0:
         return ""
     if METRICS.get(metric) == "maximize":
-        return f"{value / dense:.0%} of dense"
+        return f"{value / dense:.1%} of dense"
     if metric not in LESS_AND_MORE or value <= 0:
         return ""
     word = LESS_AND_MORE[metric][value > dense]

@@ -56,8 +56,8 @@ def test_a_name_and_its_unit_come_apart(metric, told):
 @pytest.mark.parametrize(
     ("metric", "value", "dense", "text"),
     [
-        ("cider", 0.48, 0.5, "96% of dense"),
-        ("cider", 0.55, 0.5, "110% of dense"),
+        ("cider", 0.48, 0.5, "96.0% of dense"),
+        ("cider", 0.55, 0.5, "110.0% of dense"),
         ("cider", 0.1, 0.0, ""),
         ("cider", 0.1, None, ""),
         ("size_mb", 2.0, 9.8, "4.9x smaller"),

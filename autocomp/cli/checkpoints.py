@@ -57,7 +57,7 @@ def verify(
     """Measure a checkpoint again; exit code 1 if its record is wrong."""
     from autocomp.data.split import SPLITS
     from autocomp.errors import UserError, unknown
-    from autocomp.ship.verify import depends_on_load
+    from autocomp.ship.verify import RECORDED_SPLIT, depends_on_load
     from autocomp.ship.verify import verify as measure
 
     known = {one: one for one in SPLITS}
@@ -89,7 +89,12 @@ def verify(
         print(f"the packed weights rebuild: {found.rebuilt}")
         print("the checkpoint is what it says" if found.agrees else "the checkpoint DISAGREES")
         if found.reproduces and found.differing and all(map(depends_on_load, found.differing)):
-            print("in nothing but speed and memory: verify it again where nothing else runs")
+            print(
+                "in nothing but speed and memory: this may be another machine, or busy with "
+                "something else; verify it again where nothing else runs"
+            )
+        if found.split != RECORDED_SPLIT:
+            print(f"quality is recorded for {RECORDED_SPLIT}, so that of {split} is only measured")
     if not found.agrees:
         raise typer.Exit(1)
 

@@ -10,15 +10,15 @@ from autocomp.report.gallery import gallery
 from autocomp.report.headline import headline
 from autocomp.report.history import cost, progress, spent_hours
 from autocomp.report.layers import layers
-from autocomp.report.panels import direction_of
 from autocomp.report.parameters import parameters
-from autocomp.report.trials import trials
+from autocomp.report.trials import rounded, trials
+from autocomp.space.metrics import METRICS, Direction
 from autocomp.space.objectives import Objective
-from autocomp.study.front import Front
+from autocomp.study.front import Front, directed
 from autocomp.study.journal import Journal, read_journal
 from autocomp.study.store import StudyStore
 from autocomp.study.study import Study
-from autocomp.titles import name_and_unit
+from autocomp.titles import SHARES, name_and_unit
 
 
 def digest(study: Study) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def digest(study: Study) -> dict[str, Any]:
         "target": study.space.target,
         "objectives": [_objective(one, front) for one in study.space.objectives],
         "metrics": _metrics(study),
-        "reference": front.reference,
+        "reference": None if front.reference is None else rounded(front.reference),
         "hypervolume": front.hypervolume,
         "trials": trials(study),
         "headline": headline(front, study.directory, name),
@@ -65,15 +65,18 @@ def _objective(one: Objective, front: Front) -> dict[str, Any]:
     return {"metric": one.metric, "direction": one.direction, "limits": limits}
 
 
-def _metrics(study: Study) -> dict[str, dict[str, str]]:
-    """Name, unit and better direction of every metric, the objectives first."""
+def _metrics(study: Study) -> dict[str, dict[str, Any]]:
+    """Name, unit and better direction, if any, of every metric, the objectives first."""
     front = study.front()
     known = dict.fromkeys(one.metric for one in front.objectives)
     for result in study.results.values():
         known |= dict.fromkeys(result.metrics)
-    return {metric: _metric(metric, front) for metric in known}
+    ways = METRICS | dict(directed(front.objectives))
+    return {metric: _metric(metric, ways.get(metric)) for metric in known}
 
 
-def _metric(metric: str, front: Front) -> dict[str, str]:
+def _metric(metric: str, direction: Direction | None) -> dict[str, Any]:
+    """`percent` for a share, which is shown as one."""
     name, unit = name_and_unit(metric)
-    return {"name": name, "unit": unit, "direction": direction_of(front, metric)}
+    is_share = metric in SHARES
+    return {"name": name, "unit": unit, "direction": direction, "percent": is_share}

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from autocomp.errors import UserError
-from autocomp.ship.best import best
+from autocomp.ship.best import Constraint, Query, choose
 from autocomp.study.front import Front, directed
 
 SHARES = (99, 97, 95, 90)
@@ -19,7 +17,8 @@ def headline(front: Front, directory: Path, name: str) -> dict[str, Any]:
     """The best trial for each share of dense quality and each cost, and the command to export it.
 
     {"quality", "shares": [{"percent", "at_least", "choices": [{"metric", "trial", "command"}]}]};
-    `trial` is None where none is good enough. {"missing": why} if there is nothing to compare.
+    `trial` is None where nothing compressed is good enough. {"missing": why} if there is nothing
+    to compare.
     """
     goals = directed(front.objectives)
     quality = next((metric for metric, direction in goals if direction == "maximize"), None)
@@ -33,23 +32,23 @@ def headline(front: Front, directory: Path, name: str) -> dict[str, Any]:
         {
             "percent": percent,
             "at_least": reference * percent / 100,
-            "choices": list(_choices(front, quality, percent, costs, directory, name)),
+            "choices": [
+                _choice(front, quality, percent, metric, directory, name) for metric in costs
+            ],
         }
         for percent in SHARES
     ]
     return {"quality": quality, "shares": shares}
 
 
-def _choices(
-    front: Front, quality: str, percent: int, costs: list[str], directory: Path, name: str
-) -> Iterator[dict[str, Any]]:
-    for metric in costs:
-        query = f"{quality}>={percent / 100:g}*dense, min {metric}"
-        try:
-            trial = best(front, query)
-        except UserError:
-            yield {"metric": metric, "trial": None, "command": None}
-            continue
-        chosen = ["--trial", str(trial), "--out", f"{name}-{percent}"]
-        command = ["autocomp", "export", str(directory), *chosen]
-        yield {"metric": metric, "trial": trial, "command": shlex.join(command)}
+def _choice(
+    front: Front, quality: str, percent: int, metric: str, directory: Path, name: str
+) -> dict[str, Any]:
+    limit = (front.reference or {})[quality] * percent / 100
+    good_enough = Constraint(quality, ">=", limit, f"{percent}%*dense")
+    trial = choose(front, Query((good_enough,), metric, "min"))
+    if trial is None:
+        return {"metric": metric, "trial": None, "command": None}
+    chosen = ["--trial", str(trial), "--out", f"{name}-{percent}"]
+    command = ["autocomp", "export", str(directory), *chosen]
+    return {"metric": metric, "trial": trial, "command": shlex.join(command)}

@@ -23,7 +23,7 @@ def front_table(front: Front) -> Table:
 
     The trials that the front has beside it come among them.
 
-    Every objective has its value and, beside it, how it stands to the dense model's: "97%" of a
+    Every objective has its value and, beside it, how it stands to the dense model's: "97.2%" of a
     quality, "4.1x" less of a cost. A quality's share has its 95 % interval over the examples, where
     any is known. A trial that another one beats has its number in brackets.
     """
@@ -92,9 +92,9 @@ def _cells(
 def _relative(value: float, dense: float | None, direction: Direction) -> str:
     if dense is None or dense <= 0 or (direction == "minimize" and value <= 0):
         return ""
-    return f"{value / dense:.0%}" if direction == "maximize" else f"{dense / value:.1f}x"
+    return f"{value / dense:.1%}" if direction == "maximize" else f"{dense / value:.1f}x"
 
 
 def _share(front: Front, trial: int, metric: str) -> str:
     ends = front.share_interval(trial, metric)
-    return "" if ends is None else f"{100 * ends[0]:.0f}..{ends[1]:.0%}"
+    return "" if ends is None else f"{100 * ends[0]:.1f}..{ends[1]:.1%}"

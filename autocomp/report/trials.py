@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from autocomp.report.panels import CONTROL, DENSE, FRONT, OTHER, OUT_OF_BOUNDS, STOPPED
@@ -33,13 +34,18 @@ def trials(study: Study) -> list[dict[str, Any]]:
             "reason": result.reason,
             "short": REFERENCES.get(number) or in_short(study.policies[number]),
             "words": describe(changing(study.policies[number])),
-            "metrics": {key: float(f"{one:.{DIGITS}g}") for key, one in result.metrics.items()},
+            "metrics": rounded(result.metrics),
             "seconds": round(sum(result.seconds.values()), 1),
             "skipped": list(result.skipped),
             "intervals": front.differences(number),
         }
         for number, result in study.results.items()
     ]
+
+
+def rounded(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics as a page has them: those of trials and of what they are compared with alike."""
+    return {key: float(f"{one:.{DIGITS}g}") for key, one in metrics.items()}
 
 
 def kind(result: TrialResult, front: Front) -> str:

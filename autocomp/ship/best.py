@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autocomp.errors import UserError, unknown
-from autocomp.space.metrics import METRICS
-from autocomp.study.front import Front, Member
+from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL
+from autocomp.space.metrics import METRICS, Direction
+from autocomp.study.front import Front, Member, directed
 
 EXAMPLE = "cider>=0.95*dense, min latency_ms"
 
@@ -75,17 +76,46 @@ class Query:
 def best(front: Front, text: str) -> int:
     """The number of the trial on the front that meets every constraint and is best by the goal.
 
+    Neither the dense model nor the control is chosen: nothing in them is compressed.
+
     `text` holds constraints such as `cider>=0.95*dense`, `cider>=95%*control` or `size_mb<2`, and
     exactly one `min METRIC` or `max METRIC`, separated by commas. `UserError` lists every mistake,
     or says which trial comes closest and by how much it misses.
     """
     query = parse(front, text)
-    candidates = [one for one in front.members if query.metrics <= one.metrics.keys()]
+    found = choose(front, query)
+    if found is None:
+        raise UserError(_nothing(query, _candidates(front, query)))
+    return found
+
+
+def choose(front: Front, query: Query) -> int | None:
+    """The trial that a query asks for; None if none meets it.
+
+    Of several that are equally good by the goal it is the best by the first objective in which
+    they differ.
+    """
+    candidates = _candidates(front, query)
     good = [one for one in candidates if all(c.holds(one.metrics) for c in query.constraints)]
-    if not good:
-        raise UserError(_nothing(query, candidates))
-    sign = 1 if query.word == "min" else -1
-    return min(good, key=lambda one: (sign * one.metrics[query.metric], one.trial)).trial
+    goal: tuple[str, Direction] = (query.metric, "minimize" if query.word == "min" else "maximize")
+    order = [goal, *directed(front.objectives)]
+
+    def rank(one: Member) -> tuple[float, ...]:
+        values = [
+            one.metrics[name] if way == "minimize" else -one.metrics[name] for name, way in order
+        ]
+        return (*values, one.trial)
+
+    return min(good, key=rank).trial if good else None
+
+
+def _candidates(front: Front, query: Query) -> list[Member]:
+    """Members that are compressed and have what is asked for."""
+    return [
+        one
+        for one in front.members
+        if one.trial not in (DENSE_TRIAL, CONTROL_TRIAL) and query.metrics <= one.metrics.keys()
+    ]
 
 
 def parse(front: Front, text: str) -> Query:
@@ -153,7 +183,7 @@ def _metrics(front: Front) -> list[str]:
 
 def _nothing(query: Query, candidates: Sequence[Member]) -> str:
     wanted = " and ".join(map(str, query.constraints)) or f"a {query.metric}"
-    line = f"best: must be met by a trial of the front, but none has {wanted}"
+    line = f"best: must be met by a trial of the front, but none that is compressed has {wanted}"
     if not candidates:
         return line
     closest = min(candidates, key=lambda one: sum(c.miss(one.metrics) for c in query.constraints))

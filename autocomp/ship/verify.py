@@ -6,13 +6,13 @@ import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from autocomp.checkpoint.folder import METRICS, Checkpoint, open_checkpoint, write_model
 from autocomp.compress.formats import Compressed
 from autocomp.data.split import SplitName
 from autocomp.errors import CheckpointError
-from autocomp.measure import QUALITY_BATCH, cost, quality
+from autocomp.measure import cost, quality
 from autocomp.policy import Policy
 from autocomp.targets import Artifact, load_target
 from autocomp.timing import (
@@ -111,7 +111,7 @@ def _verify(directory: Path | str, split: SplitName) -> Verification:
     if not recorded:
         raise CheckpointError(f"{checkpoint.directory / METRICS}: must hold what to compare with")
     compressed = checkpoint.compressed()
-    scores, _ = quality(checkpoint.task, checkpoint.run, split)
+    scores, predictions = quality(checkpoint.task, checkpoint.run, split)
     target, steps = checkpoint.config.target, checkpoint.config.steps
     costs = cost(checkpoint.task, compressed, checkpoint.artifact, target, steps)
     measured = {**scores, **costs, **_times(checkpoint)}
@@ -125,7 +125,7 @@ def _verify(directory: Path | str, split: SplitName) -> Verification:
         )
         for name in dict.fromkeys([*scores, *names, *measured])
     )
-    return Verification(split, rows, _rebuilt(checkpoint, compressed, split))
+    return Verification(split, rows, _rebuilt(checkpoint, compressed, split, predictions))
 
 
 def _times(checkpoint: Checkpoint) -> dict[str, float]:
@@ -154,17 +154,17 @@ def _is_quality(metric: str) -> bool:
     return metric not in TOLERANCES and not is_time(metric)
 
 
-def _rebuilt(checkpoint: Checkpoint, compressed: Compressed, split: SplitName) -> Rebuilt:
-    """Lower the packed weights once more and compare with the files that ship."""
+def _rebuilt(
+    checkpoint: Checkpoint, compressed: Compressed, split: SplitName, predictions: list[Any]
+) -> Rebuilt:
+    """Lower the packed weights once more and compare with the files that ship, or what they say."""
     task, target = checkpoint.task, checkpoint.config.target
     with tempfile.TemporaryDirectory() as folder:
         made = write_model(Path(folder), task, target, compressed, checkpoint.policy)
         if _contents(made) == _contents(checkpoint.artifact):
             return "same files"
         run = load_target(target.kind).open(made, threads=target.threads)
-        inputs = task.inputs(split, 0, min(QUALITY_BATCH, task.size(split)))
-        same = task.predict(run, inputs) == task.predict(checkpoint.run, inputs)
-    return "same predictions" if same else "different"
+        return "same predictions" if quality(task, run, split)[1] == predictions else "different"
 
 
 def _contents(artifact: Artifact) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from autocomp.patterns import matching, unit_of
 from autocomp.policy import STEPS, Policy, Retrain, is_idle
 from autocomp.space import ladder as ladders
 from autocomp.space.domains import Choice, Domain
-from autocomp.space.placing import place
+from autocomp.space.locating import locate
 from autocomp.space.space import SearchSpace
 from autocomp.space.steps import Branch, Item, SearchStep, fields_by_unit, pattern_fields
 
@@ -87,7 +87,7 @@ class BoundSpace:
 
         `PolicyError` says where a policy is not one of this space.
         """
-        return place(self.items, policy)
+        return locate(self.items, policy)
 
     def random(self, rng: random.Random) -> Policy:
         """A policy drawn with every parameter independent and as its domain has it."""

@@ -36,6 +36,8 @@ from autocomp.trust import is_trusted, trusting
 log = logging.getLogger(__name__)
 WORKER_BYTES = 2_500_000_000
 """What a worker may need: a training step with its activations, and the features of a data set."""
+Start = Policy | Path | str
+"""A policy to start with, or its file."""
 JVM_BYTES = 1_300_000_000
 """What METEOR's Java adds to a worker."""
 
@@ -55,7 +57,7 @@ def search(
     directory: Path | str | None = None,
     workers: int | None = None,
     ray_address: str | None = None,
-    start: Sequence[Policy | Path | str] = (),
+    start: Start | Sequence[Start] = (),
     listener: Listener | None = None,
     command: str | None = None,
     trust: bool = False,
@@ -79,7 +81,7 @@ def _search(
     directory: Path | str | None,
     workers: int | None,
     ray_address: str | None,
-    start: Sequence[Policy | Path | str],
+    start: Start | Sequence[Start],
     listener: Listener | None,
     command: str | None,
 ) -> Study:
@@ -98,12 +100,13 @@ def _search(
     # before there is a study, so that a mistake leaves no folder that the mended space won't fit
     target = validate(TargetSettings, dict(space.target), "target", SpaceError)
     bound = bind_space(space)
-    first = [_place(bound, one, f"start.{index}") for index, one in enumerate(start)]
+    given = [start] if isinstance(start, Policy | Path | str) else start
+    first = [_place(bound, one, f"start.{index}") for index, one in enumerate(given)]
     study = Study.open(directory, space, bound, trials=trials, first=first, command=command)
     try:
+        _warn_of_untried(study, [bound.policy(one) for one in first], trials)
         dense = prepare_dense(space, directory, listener.on_training)
         _warn_of_worthless(space, dense.metrics)
-        _warn_of_untried(study, [bound.policy(one) for one in first], trials)
         run = partial(make_run, space.to_yaml(), directory.resolve())
         runner = make_runner(run, space, target.threads, directory, workers, ray_address)
     except BaseException:
@@ -127,7 +130,7 @@ def bind_space(space: SearchSpace) -> BoundSpace:
     return bind(space, compressible_layers(task), container_depths(task), task.image_size)
 
 
-def _place(bound: BoundSpace, given: Policy | Path | str, where: str) -> dict[str, Any]:
+def _place(bound: BoundSpace, given: Start, where: str) -> dict[str, Any]:
     """The values of the space's parameters that make a policy, or the one in a file."""
     if not isinstance(given, Policy):
         given, where = Policy.load(given), str(given)
@@ -138,18 +141,16 @@ def _place(bound: BoundSpace, given: Policy | Path | str, where: str) -> dict[st
 
 
 def _warn_of_untried(study: Study, start: Sequence[Policy], trials: int) -> None:
-    known = [study.trial_of(policy) for policy in start]
-    for number in known:
+    """Say which of the policies to start with will not run, and why."""
+    numbers = {policy: study.trial_of(policy) for policy in start}
+    for number in numbers.values():
         if number is not None:
-            log.warning("start: trial %d has done this already", number)
+            log.warning("start: trial %d is this policy already", number)
+    new = list(numbers.values()).count(None)
     room = max(trials - max(len(study.policies), CONTROL_TRIAL + 1), 0)
-    if known.count(None) > room:
-        log.warning(
-            "start: there is room for %d new policies in %d trials, but %d are given",
-            room,
-            trials,
-            known.count(None),
-        )
+    if new > room:
+        told = "start: there is room for %d new policies in %d trials, but %d are given"
+        log.warning(told, room, trials, new)
 
 
 def _warn_of_worthless(space: SearchSpace, dense: Mapping[str, float]) -> None:

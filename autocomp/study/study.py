@@ -148,8 +148,10 @@ class Study:
         return result.metrics if result is not None and result.status == "complete" else None
 
     def trial_of(self, policy: Policy) -> int | None:
-        """The trial that does what `policy` does, in a study that is open."""
-        return self._known.get(self._essence(policy))
+        """The trial that does what `policy` does, or will; of a study that is open."""
+        first = (policy for policy in map(self._fixed, (DENSE_TRIAL, CONTROL_TRIAL)) if policy)
+        fixed = {self._essence(one): number for number, one in enumerate(first)}
+        return (fixed | self._known).get(self._essence(policy))
 
     def front(self) -> Front:
         """The front of all results so far; kept up to date, so asking costs nothing."""

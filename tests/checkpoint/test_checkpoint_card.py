@@ -47,7 +47,7 @@ def test_the_title_and_the_first_paragraph_say_what_it_is(tmp_path: Path) -> Non
     assert title == "# Image captioner, 4.9x smaller and 2.0x faster than dense"
     assert "tf_efficientnet_lite0 at 32 x 32 pixels" in paragraph
     assert paragraph.endswith(
-        "CIDEr 0.480 (96% of dense), size 2.00 MB (4.9x smaller), latency 1.50 ms (2.0x faster)."
+        "CIDEr 0.480 (96.0% of dense), size 2.00 MB (4.9x smaller), latency 1.50 ms (2.0x faster)."
     )
 
 
@@ -62,7 +62,7 @@ def test_the_figures_stand_beside_dense(tmp_path: Path) -> None:
     assert table[:6] == [
         "|  | this model | dense |  |",
         "| --- | --- | --- | --- |",
-        "| CIDEr | 0.480 | 0.500 | 96% of dense |",
+        "| CIDEr | 0.480 | 0.500 | 96.0% of dense |",
         "| size (MB) | 2.00 | 9.80 | 4.9x smaller |",
         "| latency (ms) | 1.50 | 3.00 | 2.0x faster (95% interval 1.25x to 2.50x) |",
         "| tokens a day | 0.00 |  |  |",

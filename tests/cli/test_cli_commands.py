@@ -79,7 +79,7 @@ def test_search_tries_a_policy_to_start_with(cli: Cli, study: Path, tmp_path: Pa
     assert "room for 0 new policies in 4 trials, but 1 are given" in cli(*command, 4).stderr
     done(cli(*command, 5))
     assert Policy.load(copied / "trials/00004/policy.yaml") == new
-    assert "start: trial 4 has done this already" in cli(*command, 5).stderr
+    assert "start: trial 4 is this policy already" in cli(*command, 5).stderr
 
 
 def test_quiet_says_nothing_but_the_result(cli: Cli, study: Path) -> None:
@@ -242,7 +242,7 @@ def test_verify_says_when_only_the_speed_differs(
     seal(copy)
     result = cli("verify", copy)
     assert result.exit_code == 1
-    assert "in nothing but speed and memory: verify it again" in result.stdout
+    assert "in nothing but speed and memory: this may be another machine" in result.stdout
 
 
 def test_caption(cli: Cli, tmp_path: Path, checkpoint: Path) -> None:

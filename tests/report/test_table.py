@@ -44,7 +44,7 @@ def test_every_objective_stands_beside_the_better_of_dense_and_control():
     assert table.rows[-1] == {
         "trial": "5",
         "cider": "0.540",
-        "cider/dense": "86%",
+        "cider/dense": "85.7%",
         "size_mb": "2.00",
         "size_mb/dense": "7.0x",
         "latency_ms": "7.00",
@@ -62,7 +62,7 @@ def test_the_share_of_a_quality_stands_beside_its_interval():
     table = front_table(front)
     assert list(table.columns)[1:4] == ["cider", "cider/dense", "cider/interval"]
     assert table.columns["cider/interval"] == "95% interval"
-    assert [row["cider/interval"] for row in table.rows] == ["", "", "81..90%"]
+    assert [row["cider/interval"] for row in table.rows] == ["", "", "81.2..90.4%"]
 
 
 def test_a_metric_that_is_only_bounded_has_a_column_of_its_own():

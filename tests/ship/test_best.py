@@ -97,6 +97,19 @@ def test_a_mistake_is_reported_with_what_is_right(text, parts):
     assert all(part in str(caught.value) for part in parts)
 
 
+def test_equally_good_by_the_goal_the_better_by_the_objectives_is_chosen():
+    same = {"size_mb": 2.0, "mean_tokens": 9.0}
+    twins = {2: {"cider": 0.5, "latency_ms": 3.0}, 5: {"cider": 0.8, "latency_ms": 3.1}}
+    members = tuple(Member(number, Policy(), one | same) for number, one in twins.items())
+    assert best(make_front(members=members), "min size_mb") == 5
+
+
+def test_what_is_not_compressed_is_never_chosen():
+    members = tuple(Member(number, Policy(), DENSE) for number in (0, 1))
+    with pytest.raises(UserError, match="none that is compressed has a latency_ms"):
+        best(make_front(members=members), "min latency_ms")
+
+
 def test_every_mistake_is_reported_at_once():
     with pytest.raises(UserError) as caught:
         best(make_front(), "cidr>=1, size<3, min latncy_ms")
@@ -107,8 +120,9 @@ def test_where_nothing_is_good_enough_the_closest_is_named_with_what_it_misses()
     with pytest.raises(UserError) as caught:
         best(make_front(), "cider>=1*dense, latency_ms<=4, max cider")
     assert str(caught.value) == (
-        "best: must be met by a trial of the front, but none has cider >= 1 (1*dense) and "
-        "latency_ms <= 4; closest is trial 7: its cider of 0.86 misses by 14 %"
+        "best: must be met by a trial of the front, but none that is compressed has "
+        "cider >= 1 (1*dense) and latency_ms <= 4; closest is trial 7: its cider of 0.86 misses "
+        "by 14 %"
     )
 
 

@@ -43,7 +43,7 @@ const unitOf = (metric) => data.metrics[metric].unit;
 const isMore = (metric) => data.metrics[metric].direction === "maximize";
 
 /** A value as it is written in a column of its metric: shares in percent. */
-const valueOf = (metric, value) => metric.endsWith("_share") ? `${+(100 * value).toPrecision(3)}\u00a0%` : number(value);
+const valueOf = (metric, value) => data.metrics[metric].percent ? `${+(100 * value).toPrecision(3)}\u00a0%` : number(value);
 
 /** A value with its unit: "0.838 MB", "0.968". */
 function measured(metric, value) {
@@ -59,7 +59,7 @@ function titled(metric) {
 /** How a value stands to the dense model's: "96.7 %" of a quality, "4.1×" of a cost. */
 function beside(metric, value) {
   const dense = (data.reference || {})[metric];
-  if (!(dense > 0) || value === undefined) return "";
+  if (!(dense > 0) || value === undefined || !data.metrics[metric].direction) return "";
   if (isMore(metric)) return `${+((100 * value) / dense).toFixed(1)}\u00a0%`;
   return value > 0 ? `${(dense / value).toFixed(1)}×` : "";
 }

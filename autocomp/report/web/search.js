@@ -6,7 +6,7 @@ function drawImportance() {
   const { objectives, trials: count, missing: why } = data.importance;
   if (why) return missing("importance", why);
   byId("importance").append(
-    el("p", { class: "note" }, `Each parameter's share in what sets the best quarter of ${counted(count, "trial")} apart. The tick is what chance alone reaches; a bar that does not pass it is pale and says nothing.`),
+    el("p", { class: "note" }, `Each parameter's share in what sets the best quarter of ${counted(count, "trial")} apart. The tick is what chance alone reaches, once in twenty times beyond; a bar that does not pass it is pale and says nothing. The first ${SHOWN_PARAMETERS} of each are shown.`),
     el("div", { class: "columns" }, Object.entries(objectives).map(([metric, parameters]) =>
       el("div", {}, el("h3", {}, capital(nameOf(metric))), parameterBars(parameters)))));
 }

@@ -34,7 +34,8 @@ function columns() {
 function drawTable() {
   const all = columns();
   const shown = data.trials.filter(matches(byId("filter").value)).sort(byColumn(all));
-  byId("matches").textContent = `${shown.length} of ${data.trials.length}`;
+  const unknown = unknownMetric(byId("filter").value);
+  byId("matches").textContent = unknown ? `no metric ${unknown}` : `${shown.length} of ${data.trials.length}`;
   const focused = document.activeElement?.closest("#rows tr[data-trial]");
   const head = byId("rows").contains(document.activeElement) ? document.activeElement.dataset.key : null;
   byId("rows").replaceChildren(el("table", { class: "trials" },
@@ -96,9 +97,15 @@ function matches(text) {
   return (trial) => parts.every((one) => one(trial));
 }
 
+/** The first metric of a limit that nobody measured, or undefined. */
+function unknownMetric(text) {
+  const tested = text.split(",").map((one) => TEST.exec(one.trim())).filter(Boolean);
+  return tested.map(([, metric]) => metric).find((metric) => !(metric in data.metrics));
+}
+
 function part(text) {
   const found = TEST.exec(text);
-  if (found && found[1] in data.metrics) {
+  if (found) {
     const [, metric, sign, limit, percent, dense] = found;
     const of = dense ? (data.reference || {})[metric] : 1;
     const bound = (Number(limit) / (percent ? 100 : 1)) * of;

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
+
+from pydantic import ValidationError
 
 from autocomp.decisions import Decision, validate
 from autocomp.errors import PolicyError
 from autocomp.policy import STEPS, Policy
-from autocomp.space.domains import Domain
+from autocomp.space.domains import Choice, Domain, IntRange
 from autocomp.space.steps import Branch, Item, SearchStep
 
 
-def place(items: Sequence[Item], policy: Policy) -> dict[str, Any]:
+def locate(items: Sequence[Item], policy: Policy) -> dict[str, Any]:
     """The values of all active parameters that make `policy`.
 
     Where the space has a value `per` unit, one may stand for all. `PolicyError` names the first
@@ -61,10 +64,7 @@ def _values(step: SearchStep, steps: Sequence[Decision], index: int) -> dict[str
     if not isinstance(given, ours):
         kind = next(name for name, one in STEPS.items() if isinstance(given, one))
         raise PolicyError(f"{where}: must be a {step.kind} ({step.place}), but is a {kind}")
-    values = {
-        step.parameter(field, unit): _value(f"{where}.{field}", getattr(given, field), unit, domain)
-        for field, unit, domain in step.domains()
-    }
+    values = _parameters(step, where, given)
     made = validate(ours, step.values(lambda name, _: values[name]), where, PolicyError)
     for field in ours.model_fields:
         have, got = getattr(made, field), getattr(given, field)
@@ -78,12 +78,35 @@ def _values(step: SearchStep, steps: Sequence[Decision], index: int) -> dict[str
     return values
 
 
-def _value(where: str, given: Any, unit: str | None, domain: Domain) -> Any:
-    value = given
-    if unit is not None and isinstance(given, Mapping):
-        where, value = f"{where}.{unit}", given.get(unit)
-    if isinstance(value, tuple) and len(value) == 1:  # a choice of patterns holds each as a string
-        (value,) = value
+def _parameters(step: SearchStep, where: str, given: Decision) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field, unit, domain in step.domains():
+        name, value = f"{where}.{field}", getattr(given, field)
+        if unit is not None and isinstance(value, Mapping):
+            name = f"{name}.{unit}"
+            if unit not in value:
+                raise PolicyError(f"{name}: must be given, but is missing")
+            value = value[unit]
+        gives = partial(_gives, given, field, value=value)
+        values[step.parameter(field, unit)] = _value(name, domain, value, gives)
+    return values
+
+
+def _value(where: str, domain: Domain, value: Any, gives: Callable[[Any], bool]) -> Any:
+    """The domain's own value for `value`; `gives` tells whether one of a choice is read as it."""
+    if isinstance(domain, Choice):
+        value = next(filter(gives, domain.values), value)
+    elif isinstance(domain, IntRange) and value == int(value):
+        value = int(value)
     if not domain.contains(value):
         raise PolicyError(f"{where}: must be in {domain.to_dict()}, but got {value!r}")
     return value
+
+
+def _gives(step: Decision, field: str, written: Any, value: Any) -> bool:
+    """Whether the step would hold `value` in a field if `written` stood there."""
+    try:
+        made = type(step).model_validate(step.model_dump() | {field: written})
+    except ValidationError:
+        return False
+    return bool(getattr(made, field) == value)
