@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,14 +13,16 @@ from torch import nn
 
 from autocomp.bench import LAYERS, Bench
 from autocomp.clock import Clock
-from autocomp.compress.batchnorm import recalibrate_
+from autocomp.compress.batchnorm import recalibrate_, running_norms
 from autocomp.compress.channels import prune_channels_
+from autocomp.compress.correction import shifted_tensors
 from autocomp.compress.depth import drop_layers_
 from autocomp.compress.fixed_point import fix_
 from autocomp.compress.formats import Compressed
-from autocomp.compress.quantize import quantize_
+from autocomp.compress.quantize import layer_formats, quantizable_layers, quantize_
 from autocomp.compress.training import fake_quantized
 from autocomp.compress.transformer import prune_heads_, prune_width_
+from autocomp.compress.watching import watching
 from autocomp.patterns import matching
 from autocomp.policy import (
     DropLayers,
@@ -116,11 +118,13 @@ def _is_dropped(work: Work, step: Any) -> bool:
 
 def _prune_channels(work: Work, step: PruneChannels) -> list[str]:
     graph, inputs = work.task.channel_graph(work.module.eval())
-    batches = step.calibration_batches
+    count = step.calibration_batches
     before = work.size
-    skipped = prune_channels_(graph, step, inputs, lambda: work.gradients(batches), work.bench.seed)
+    skipped = prune_channels_(graph, step, inputs, lambda: work.gradients(count), work.bench.seed)
     if work.size < before:
-        recalibrate_(work.module, work.forward, work.calibration(batches))
+        batches = list(work.calibration(count))
+        run = _runner(work, running_norms(work.module), batches[0])
+        recalibrate_(work.module, run, batches)
     return skipped
 
 
@@ -195,7 +199,39 @@ def _quantize(work: Work, step: Quantize) -> list[str]:
     count = COMPENSATION_BATCHES if step.rounding == "compensated" else 1
     batches = list(work.calibration(count))
     work.module.eval()
-    return quantize_(work.compressed, step, [partial(work.forward, batch) for batch in batches])
+    run = _runner(work, _watched(work.module, step), batches[0])
+    return quantize_(work.compressed, step, [partial(run, batch) for batch in batches])
+
+
+def _watched(model: nn.Module, step: Quantize) -> set[nn.Module]:
+    """The modules whose means are kept and, to compensate, all that multiply by what is rounded."""
+    layers = quantizable_layers(model)
+    rounded = layer_formats(model, step)[0] if step.rounding == "compensated" else ()
+    weights = {id(layers[name].weight) for name in rounded}
+    shifted = shifted_tensors(model)
+    return {
+        module
+        for name, module in model.named_modules()
+        if name in shifted or id(getattr(module, "weight", None)) in weights
+    }
+
+
+def _runner(work: Work, needed: Set[nn.Module], batch: Batch) -> Callable[[Batch], object]:
+    """Runs the model on a batch: its first part alone where that has all the modules needed."""
+    is_enough = needed <= _first_part(work, batch)
+    return partial(work.task.features, work.module) if is_enough else work.forward
+
+
+def _first_part(work: Work, batch: Batch) -> set[nn.Module]:
+    """The modules that take part in the features of a batch."""
+    seen: set[nn.Module] = set()
+    hooks = [
+        module.register_forward_pre_hook(lambda module, _: seen.add(module))
+        for module in work.module.eval().modules()
+    ]
+    with watching(hooks):
+        work.task.features(work.module, {name: rows[:1] for name, rows in batch.items()})
+    return seen
 
 
 def _fixed_point(work: Work, step: FixedPoint) -> list[str]:

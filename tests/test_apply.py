@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from tiny_models import changed, weights
 from autocomp.apply import DROPPED, UNCHANGED, Work, apply_
 from autocomp.bench import Bench, open_bench
 from autocomp.clock import Clock
+from autocomp.compress.quantize import quantize_
 from autocomp.errors import PolicyError
 from autocomp.policy import Policy
+from autocomp.rounding import Quantize, Rounding
 from autocomp.space.space import SearchSpace
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -209,3 +212,20 @@ def test_a_smaller_image_learns_from_the_dense_model_s(work: Work) -> None:
     resize = {"kind": "resize", "image_size": work.task.image_size // 2}
     assert carry_out(work, resize, FEATURES, {**RETRAIN, "distill": 0.5, "hidden": 0.1}) == []
     assert any(name.startswith("encoder.backbone") for name in changed(before, work.module))
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "compensated"])
+@pytest.mark.parametrize("layers", ["encoder", "decoder", "**"])
+def test_rounding_runs_no_more_of_the_model_than_it_needs(
+    work: Work, bench: Bench, layers: str, rounding: Rounding
+) -> None:
+    step = Quantize(layers=layers, bits=8, rounding=rounding)
+    ran: list[object] = []
+    work.module.get_submodule("decoder").register_forward_hook(lambda *_: ran.append(1))
+    carry_out(work, step.model_dump())
+    assert bool(ran) == (rounding == "compensated" and layers != "encoder")
+    whole = Work(bench.dense.compressed(), bench)
+    whole.module.eval()
+    batches = list(whole.calibration(4 if rounding == "compensated" else 1))
+    quantize_(whole.compressed, step, [partial(whole.forward, batch) for batch in batches])
+    assert changed(weights(whole.module), work.module) == set()

@@ -14,6 +14,15 @@ from autocomp.errors import DataError
 Batch = TypeVar("Batch")
 
 
+def running_norms(module: nn.Module) -> set[_BatchNorm]:
+    """The normalisations that keep running statistics."""
+    return {
+        layer
+        for layer in module.modules()
+        if isinstance(layer, _BatchNorm) and layer.track_running_stats
+    }
+
+
 @torch.no_grad()
 def recalibrate_(
     module: nn.Module, forward: Callable[[Batch], Any], batches: Iterable[Batch]
@@ -25,11 +34,7 @@ def recalibrate_(
     are as before afterwards. Every batch counts the same, so they should be of one size. Raises
     `DataError` if there is no batch, and leaves the statistics alone then.
     """
-    norms = [
-        layer
-        for layer in module.modules()
-        if isinstance(layer, _BatchNorm) and layer.track_running_stats
-    ]
+    norms = running_norms(module)
     if not norms:
         return
     iterator = iter(batches)
