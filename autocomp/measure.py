@@ -37,12 +37,18 @@ def quality(
 
     Examples are predicted in batches.
     """
+    predictions = predict_all(task, run, split, most)
+    return task.metrics(predictions, split), predictions
+
+
+def predict_all(task: Task, run: Run, split: SplitName, most: int | None = None) -> list[Any]:
+    """The predictions of a split, or of its first `most` examples."""
     predictions: list[Any] = []
     count = min(task.size(split), task.size(split) if most is None else most)
     for start in range(0, count, QUALITY_BATCH):
         inputs = task.inputs(split, start, min(start + QUALITY_BATCH, count))
         predictions += task.predict(run, inputs)
-    return task.metrics(predictions, split), predictions
+    return predictions
 
 
 def with_scores(task: Task, predictions: list[Any], split: SplitName) -> Predictions:

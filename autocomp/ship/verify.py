@@ -12,7 +12,7 @@ from autocomp.checkpoint.folder import METRICS, Checkpoint, open_checkpoint, wri
 from autocomp.compress.formats import Compressed
 from autocomp.data.split import SplitName
 from autocomp.errors import CheckpointError
-from autocomp.measure import cost, quality
+from autocomp.measure import cost, predict_all, quality
 from autocomp.policy import Policy
 from autocomp.targets import Artifact, load_target
 from autocomp.timing import (
@@ -164,7 +164,7 @@ def _rebuilt(
         if _contents(made) == _contents(checkpoint.artifact):
             return "same files"
         run = load_target(target.kind).open(made, threads=target.threads)
-        return "same predictions" if quality(task, run, split)[1] == predictions else "different"
+        return "same predictions" if predict_all(task, run, split) == predictions else "different"
 
 
 def _contents(artifact: Artifact) -> dict[str, bytes]:

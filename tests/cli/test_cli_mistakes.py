@@ -151,6 +151,14 @@ def test_unwritable_out(cli: Cli, tmp_path: Path, space_file: Path) -> None:
     assert "must be a folder that can be written" in mistake(result)
 
 
+def policy_file(folder: Path, text: str | None) -> Path:
+    """The path of a policy file that holds `text`, or that is not there."""
+    path = folder / "policy.yaml"
+    if text is not None:
+        path.write_text(text)
+    return path
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -162,9 +170,7 @@ def test_unwritable_out(cli: Cli, tmp_path: Path, space_file: Path) -> None:
 def test_policies_to_start_with(
     cli: Cli, tmp_path: Path, space_file: Path, text: str | None, message: str
 ) -> None:
-    file = tmp_path / "policy.yaml"
-    if text is not None:
-        file.write_text(text)
+    file = policy_file(tmp_path, text)
     result = cli("search", space_file, "--out", tmp_path / "out", "--start", file)
     assert message in mistake(result)
     assert not (tmp_path / "out").exists()
@@ -320,11 +326,10 @@ def test_bench_without_the_data(cli: Cli, study: Path, tmp_path: Path) -> None:
 def test_policy(
     cli: Cli, tmp_path: Path, space_file: Path, policy: str | None, message: str
 ) -> None:
-    path = tmp_path / "policy.yaml"
-    if policy is not None:
-        path.write_text(policy)
     folder = tmp_path / "folder"
-    result = cli("run", space_file, path, "--out", tmp_path / "out", "--dir", folder)
+    result = cli(
+        "run", space_file, policy_file(tmp_path, policy), "--out", tmp_path / "out", "--dir", folder
+    )
     assert message in mistake(result)
     assert not folder.exists()
 
