@@ -20,7 +20,7 @@ from autocomp.compress.depth import drop_layers_
 from autocomp.compress.fixed_point import fix_
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import layer_formats, quantizable_layers, quantize_
-from autocomp.compress.training import fake_quantized
+from autocomp.compress.training import FakeQuantized, fake_quantized
 from autocomp.compress.transformer import prune_heads_, prune_width_
 from autocomp.compress.watching import watching
 from autocomp.patterns import matching
@@ -194,6 +194,9 @@ def _sees_as_dense(work: Work) -> bool:
 def _quantize(work: Work, step: Quantize) -> list[str]:
     if step.qat:
         regime, skipped = fake_quantized(work.compressed, step)
+        for earlier in work.regimes:
+            if isinstance(earlier, FakeQuantized):
+                earlier.leave(regime.formats)
         work.regimes.append(regime)
         return skipped
     count = COMPENSATION_BATCHES if step.rounding == "compensated" else 1

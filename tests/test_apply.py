@@ -164,6 +164,27 @@ def test_a_retrain_of_what_was_dropped_still_leaves_codes(work: Work) -> None:
     assert "decoder.embedding.weight" in work.compressed.quantized
 
 
+def test_training_goes_on_through_the_rounding_of_the_layers_that_are_left(work: Work) -> None:
+    drop = {"kind": "drop_layers", "layers": "decoder.layers", "keep": 1, "select": "last"}
+    before = weights(work.module)
+    assert carry_out(work, QAT, drop, RETRAIN) == []
+    coded = set(work.compressed.quantized)
+    assert {name.split(".")[2] for name in coded if name.startswith("decoder.layers.")} == {"1"}
+    after = work.module.state_dict()
+    assert not any(torch.equal(before[name], after[name]) for name in coded)
+    with torch.no_grad():
+        assert work.forward(next(work.calibration(1))).loss.isfinite()
+
+
+def test_of_two_steps_that_round_the_same_weights_the_last_decides(work: Work) -> None:
+    first = {**QAT, "layers": "**", "bits": 3, "granularity": "channel"}
+    last = {**QAT, "bits": 2}
+    carry_out(work, first, last, RETRAIN)
+    bits = {name: tensor.format.bits for name, tensor in work.compressed.quantized.items()}
+    assert {bits[name] for name in bits if name.startswith("decoder.")} == {2}
+    assert bits["encoder.projection.weight"] == 3
+
+
 def test_a_regime_that_can_do_nothing_is_reported(work: Work) -> None:
     gamma = {"kind": "gamma_l1", "layers": "encoder.backbone"}
     (line,) = carry_out(work, gamma, {**RETRAIN, "exclude": "encoder.backbone"})

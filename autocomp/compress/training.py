@@ -11,7 +11,7 @@ change, and of the least and greatest values, whatever method the format asks fo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -69,8 +69,15 @@ class FakeQuantized:
             elif _rounds_inputs(fmt):
                 self.groups[name] = fmt.group_size or LONGEST_GROUP
 
+    def leave(self, names: Iterable[str]) -> None:
+        """Let a later step round the weights `names`, which would err twice if this one did too."""
+        for held in (self.formats, self.ranges, self.groups):
+            for name in names:
+                held.pop(name, None)
+
     def idle(self, trainable: Collection[str]) -> str | None:
-        left = [name for name in self.formats if name not in trainable]
+        there = dict(self.compressed.module.named_parameters())
+        left = [name for name in self.formats if name in there and name not in trainable]
         if not left:
             return None
         return (
@@ -85,11 +92,13 @@ class FakeQuantized:
     def active(self, model: nn.Module) -> Iterator[None]:
         """Rounds for one forward pass of `model`."""
         own = dict(model.named_parameters())
+        # a later step may have dropped the layers of some
+        there = {name: fmt for name, fmt in self.formats.items() if name in own}
         device_type = next(model.parameters()).device.type
         with torch.autocast(device_type, enabled=False):  # codes are not for bf16
-            weights = {name: _through(own[name], fmt) for name, fmt in self.formats.items()}
-        groups = {id(weights[name]): size for name, size in self.groups.items()}
-        around = {id(weights[name]): one for name, one in self.ranges.items()}
+            weights = {name: _through(own[name], fmt) for name, fmt in there.items()}
+        groups = {id(weights[name]): self.groups[name] for name in self.groups.keys() & there}
+        around = {id(weights[name]): self.ranges[name] for name in self.ranges.keys() & there}
         held = {id(own[name]): weight for name, weight in weights.items()}
         with _holding(model, held), RoundedActivations(groups, around):
             yield

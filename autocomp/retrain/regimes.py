@@ -60,8 +60,11 @@ class ShrinkGamma:
         return nullcontext()
 
     def loss(self, model: nn.Module, progress: float) -> Tensor | None:
-        gammas = [model.get_parameter(f"{name}.weight") for name in self.names]
-        return self.strength * torch.stack([gamma.abs().sum() for gamma in gammas]).sum()
+        own = dict(model.named_parameters())
+        names = [f"{name}.weight" for name in self.names]
+        # a later step may have dropped the layers of some
+        sums = [own[name].abs().sum() for name in names if name in own]
+        return self.strength * torch.stack(sums).sum() if sums else None
 
     def after_step(self, model: nn.Module, progress: float) -> None:
         return None

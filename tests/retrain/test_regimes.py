@@ -59,6 +59,16 @@ def test_a_pattern_without_batch_norm_is_an_error(layers: str, net: nn.Sequentia
         gamma_l1(net, GammaL1(layers=layers))
 
 
+def test_norms_that_were_dropped_are_not_missed(net: nn.Sequential) -> None:
+    regime = gamma_l1(net, GammaL1(layers="**", strength=0.5))
+    del net[3]
+    loss = regime.loss(net, 0.0)
+    assert loss is not None
+    assert loss.item() == pytest.approx(0.5 * net[1].weight.abs().sum().item())
+    del net[1:]
+    assert regime.loss(net, 0.0) is None
+
+
 @pytest.mark.usefixtures("tiny")
 def test_scales_shrink_while_training() -> None:
     task = tiny_task()
