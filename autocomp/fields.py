@@ -6,10 +6,11 @@ to the value for all that lies below it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     PlainSerializer,
@@ -19,7 +20,11 @@ from pydantic import (
 
 from autocomp.decisions import Decision
 
-WEIGHT_BITS = (2, 3, 4, 5, 6, 8, 16, 32)
+WeightBits = Literal[2, 3, 4, 5, 6, 8, 16, 32]
+"""Widths that there are; 32 bits are left as they are."""
+WEIGHT_BITS: tuple[int, ...] = get_args(WeightBits)
+GroupSize = Literal[16, 32, 64, 128]
+"""Inputs that may share a scale."""
 Value = TypeVar("Value", int, float)
 
 
@@ -50,10 +55,17 @@ def _check_ratio(value: Any) -> float:
     return float(value)
 
 
-def _check_bits(value: Any) -> int:
-    if isinstance(value, bool) or value not in WEIGHT_BITS:
-        raise ValueError(f"must be one of {', '.join(map(str, WEIGHT_BITS))}, but got {value!r}")
-    return int(value)
+def _one_of(known: Sequence[int]) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or value not in known:
+            raise ValueError(f"must be one of {', '.join(map(str, known))}, but got {value!r}")
+        return int(value)
+
+    return check
+
+
+StoredBits = Annotated[int, AfterValidator(_one_of(WEIGHT_BITS[:-1]))]
+"""Widths of what is stored in fewer bits than fp32."""
 
 
 def _by_unit(check: Callable[[Any], Value]) -> Callable[[Any], Value | dict[str, Value]]:
@@ -87,7 +99,7 @@ RatioByUnit = Annotated[
 ]
 BitsByUnit = Annotated[
     int | dict[str, int],
-    PlainValidator(_by_unit(_check_bits)),
+    PlainValidator(_by_unit(_one_of(WEIGHT_BITS))),
     _schema_by_unit({"enum": list(WEIGHT_BITS)}),
 ]
 

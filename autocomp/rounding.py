@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from autocomp.decisions import later
-from autocomp.fields import BitsByUnit, Patterns, PolicyStep
+from autocomp.fields import BitsByUnit, GroupSize, Patterns, PolicyStep, WeightBits
 
 RangeMethod = Literal["minmax", "percentile", "entropy", "mse"]
 Granularity = Literal["auto", "tensor", "channel", "group"]
@@ -15,32 +15,43 @@ Scheme = Literal["symmetric", "affine"]
 Rounding = Literal["nearest", "compensated"]
 ActivationBits = Literal[8, 32]
 FixedMethod = Literal["linear", "minmax", "log", "tanh"]
-FixedBits = Literal[2, 3, 4, 5, 6, 8, 16, 32]
 
 
 class Quantize(PolicyStep):
     """Store the matched linear, embedding and convolution weights at `bits`; 32 leaves a layer.
 
-    16 are fp16, computed in fp32. Fewer are integers with a scale an output channel, a tensor, or
-    for every `group_size` inputs; `granularity: auto` is a channel for convolutions and a group for
-    others. `rounding: compensated` chooses them by what the layer computes of images of the train
-    split (2210.17323). With `activation_bits` 8 layers compute in integers: a linear layer rounds
-    what comes in as it runs, a convolution over a range that `ranges` finds on such images, and
-    keeps the means of its channels (bias correction, 1906.04721). With 32 weights are widened when
-    the file is loaded. With `qat` the next retrain trains through all this rounding.
+    16 are fp16, computed in fp32; where there is nothing less, all that is said of integers is as
+    it is by default. Fewer are integers with a scale an output channel, a tensor, or for every
+    `group_size` inputs; `granularity: auto` is a channel for convolutions and a group for others.
+    `rounding: compensated` chooses them by what the layer computes of images of the train split
+    (2210.17323). With `activation_bits` 8 layers compute in integers: a linear layer rounds what
+    comes in as it runs, a convolution over a range that `ranges` finds on such images, and keeps
+    the means of its channels (bias correction, 1906.04721). With 32 weights are widened when the
+    file is loaded. With `qat` the next retrain trains through all this rounding.
     """
 
     kind: Literal["quantize"] = "quantize"
     layers: Patterns
     exclude: Patterns = ()
     bits: BitsByUnit
-    group_size: Literal[16, 32, 64, 128] = 32
+    group_size: GroupSize = 32
     ranges: RangeMethod = "minmax"
     granularity: Granularity = later("auto")
     scheme: Scheme = later("symmetric")
     rounding: Rounding = later("nearest")
     activation_bits: ActivationBits = later(8)
     qat: bool = later(False)
+
+    @field_validator("group_size", "ranges", "granularity", "scheme", "rounding", "activation_bits")
+    @classmethod
+    def _of_codes_alone(cls, value: Any, info: ValidationInfo) -> Any:
+        # a search draws each by itself, and policies that do the same must be the same
+        bits = info.data.get("bits", 0)
+        widths = bits.values() if isinstance(bits, dict) else [bits]
+        if min(widths, default=32) < 16:
+            return value
+        assert info.field_name is not None
+        return cls.model_fields[info.field_name].default
 
     @model_validator(mode="after")
     def _check_rounding(self) -> Quantize:
@@ -68,8 +79,8 @@ class FixedPoint(PolicyStep):
     exclude: Patterns = ()
     bits: BitsByUnit
     method: FixedMethod = "linear"
-    activation_bits: FixedBits = 32
-    batch_norm_bits: FixedBits = 32
+    activation_bits: WeightBits = 32
+    batch_norm_bits: WeightBits = 32
     overflow: float = Field(default=0.0, ge=0, lt=1)
 
     @field_validator("overflow")

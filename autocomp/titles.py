@@ -123,11 +123,10 @@ def _bits(step: Any) -> str:
     widths = _values(step.bits)
     if min(widths) >= 32:
         return ""
-    has_codes = min(widths) < 16
     how = {
-        "compensated": has_codes and step.rounding == "compensated",
-        "affine": has_codes and step.scheme == "affine",
-        f"by {step.granularity}": has_codes and step.granularity in ("channel", "tensor"),
+        "compensated": step.rounding == "compensated",
+        "affine": step.scheme == "affine",
+        f"by {step.granularity}": step.granularity in ("channel", "tensor"),
         f"{step.ranges} ranges": step.ranges != "minmax",
         "weights alone": step.activation_bits == 32,
         "trained": step.qat,

@@ -65,13 +65,11 @@ def _retrain(step: Retrain) -> str:
 def _quantize(step: Quantize) -> str:
     where = f"the weights of {_where(step.layers)}"
     parts = [f"store {where} at {_one_or_range(step.bits)} bits"]
-    widths = step.bits.values() if isinstance(step.bits, dict) else [step.bits]
-    has_codes = min(widths, default=32) < 16
-    if has_codes and step.scheme == "affine":
+    if step.scheme == "affine":
         parts.append("with zero points of their own")
-    if has_codes and step.granularity != "auto":
+    if step.granularity != "auto":
         parts.append(f"a scale a {step.granularity}")
-    if has_codes and step.rounding == "compensated":
+    if step.rounding == "compensated":
         parts.append("rounding compensated")
     if step.activation_bits == 32:
         parts.append("computed in fp32")

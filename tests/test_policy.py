@@ -234,6 +234,29 @@ def test_overflow_is_of_linear_alone(method: str) -> None:
         Policy.from_yaml(yaml.safe_dump({"steps": [step | {"overflow": 5}]}))
 
 
+OF_CODES = {
+    "group_size": 128,
+    "ranges": "mse",
+    "granularity": "channel",
+    "scheme": "affine",
+    "rounding": "compensated",
+    "activation_bits": 32,
+}
+
+
+@pytest.mark.parametrize("bits", [16, 32, {"a": 16, "b": 32}, {"a": 16, "b": 4}], ids=str)
+def test_what_is_said_of_codes_is_of_codes_alone(bits: Any) -> None:
+    step = {"kind": "quantize", "layers": "**", "bits": bits}
+    ids = {
+        Policy.model_validate({"steps": [step | {field: value}]}).id
+        for field, value in [*OF_CODES.items(), ("layers", "**")]
+    }
+    has_codes = isinstance(bits, dict) and 4 in bits.values()
+    assert len(ids) == (len(OF_CODES) + 1 if has_codes else 1)
+    with pytest.raises(PolicyError, match=r"rounding: must be 'nearest' or 'compensated', but got"):
+        Policy.from_yaml(yaml.safe_dump({"steps": [step | {"rounding": "up"}]}))
+
+
 def test_what_older_policies_do_not_say_is_not_written() -> None:
     text = Policy(steps=(Quantize(layers=("a",), bits=4, scheme="affine"),)).to_yaml()
     assert "scheme: affine" in text

@@ -230,7 +230,7 @@ def unpack(
         for name, how in stored.items():
             if how.fixed is not None:
                 codes = unpack_codes(packed[f"{name}.codes"], how.fixed.bits, how.shape).int()
-                fixed[name] = FixedTensor(how.fixed, codes, _shaped(packed[f"{name}.grid"], (2,)))
+                fixed[name] = FixedTensor(how.fixed, codes, _finite(packed, f"{name}.grid", (2,)))
                 values[name] = fixed[name].values()
             elif how.format is None or how.format.bits == HALF_BITS:
                 values[name] = _shaped(packed[name], how.shape).float()
@@ -283,7 +283,7 @@ def _quantized(
 ) -> QuantizedTensor:
     codes = unpack_codes(packed[f"{name}.codes"], how.bits, shape)
     places = how.scale_shape(shape)
-    scales = _shaped(packed[f"{name}.scales"], places)
+    scales = _finite(packed, f"{name}.scales", places)
     zeros = unpack_codes(packed[f"{name}.zeros"], how.bits, places) if how.affine else None
     return QuantizedTensor(how, codes, scales, zeros)
 
@@ -291,6 +291,14 @@ def _quantized(
 def _shaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     if tuple(tensor.shape) != shape:
         raise ValueError(f"one of shape {list(shape)} has {list(tensor.shape)}")
+    return tensor
+
+
+def _finite(packed: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
+    """What codes are multiplied by: a single number that is not finite would spoil them all."""
+    tensor = _shaped(packed[name], shape)
+    if not tensor.isfinite().all():
+        raise ValueError(f"{name} is not finite")
     return tensor
 
 

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from autocomp.decisions import Decision
+from autocomp.fields import StoredBits
 from autocomp.rounding import FixedMethod
 
 OCTAVES = 16
@@ -30,7 +31,7 @@ class FixedFormat(Decision):
     """
 
     method: FixedMethod
-    bits: int = Field(ge=2, le=16)
+    bits: StoredBits
     overflow: float = Field(default=0.0, ge=0, lt=1)
 
 

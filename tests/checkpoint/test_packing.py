@@ -20,8 +20,8 @@ from autocomp.checkpoint.packing import (
     unpack_ranges,
 )
 from autocomp.compress.fixed_point import fix_
-from autocomp.compress.formats import Compressed, LayerFormat, QuantizedTensor, quantize_tensor
-from autocomp.compress.grids import FixedFormat
+from autocomp.compress.formats import Compressed, LayerFormat, quantize_tensor
+from autocomp.compress.grids import FixedFormat, fix_tensor
 from autocomp.compress.quantize import quantize_
 from autocomp.errors import CheckpointError
 from autocomp.models.cifar import CIFAR_CLASSIFIERS
@@ -59,13 +59,14 @@ def test_the_first_code_lies_lowest(codes, bits, packed):
     assert pack_codes(torch.tensor(codes, dtype=torch.uint8), bits).tolist() == packed
 
 
+WIDTHS = st.sampled_from([2, 3, 4, 5, 6, 8])
 FORMATS = st.builds(
     LayerFormat,
-    bits=BITS,
+    bits=WIDTHS,
     group_size=st.sampled_from([16, 32]),
     affine=st.booleans(),
     activation_bits=st.sampled_from([8, 32]),
-) | st.builds(LayerFormat, bits=BITS, per_tensor=st.booleans(), affine=st.booleans())
+) | st.builds(LayerFormat, bits=WIDTHS, per_tensor=st.booleans(), affine=st.booleans())
 
 
 @settings(deadline=None)
@@ -198,10 +199,17 @@ def test_codes_without_rows_are_refused(shape):
         StoredTensor(shape=shape, format=stored["weight"].format)
 
 
-def test_a_group_takes_no_more_memory_than_its_row():
-    how = LayerFormat(bits=4, group_size=10**12)
-    codes, scale = torch.full((1, 8), 9, dtype=torch.uint8), torch.ones(1, 1, dtype=torch.half)
-    assert torch.equal(QuantizedTensor(how, codes, scale).dequantize(), torch.ones(1, 8))
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
+@pytest.mark.parametrize("part", ["weight.scales", "bias.grid"])
+def test_what_codes_are_multiplied_by_must_be_finite(part, value):
+    module = nn.Linear(40, 3)
+    weight = quantize_tensor(module.weight, LayerFormat(bits=4, group_size=16))
+    bias = fix_tensor(module.bias, FixedFormat(method="minmax", bits=8))
+    compressed = Compressed(module, {"weight": weight}, fixed={"bias": bias})
+    stored, packed = describe(compressed), pack(compressed)
+    packed[part].view(-1)[-1] = value
+    with pytest.raises(CheckpointError, match=rf"but {part} is not finite$"):
+        unpack(packed, stored)
 
 
 def test_a_negative_length_is_refused():
