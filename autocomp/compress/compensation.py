@@ -8,22 +8,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from autocomp.compress.correction import Forward
-from autocomp.compress.formats import LayerFormat, QuantizedTensor, encode, fit
+from autocomp.compress.formats import LayerFormat, QuantizedTensor, candidates, encode
 from autocomp.compress.watching import watching
 
 DAMPING = 0.01
 """Of the mean of the Hessian's diagonal, added to it: few inputs do not tell all directions."""
-BLOCK = 128
-"""Columns rounded before the rest is told; a multiple of every group size."""
+CHOICE_BYTES = 2**26
+"""Of the rows that are rounded at a time with every scale there is to choose from."""
 MOST_INPUTS = 8192
 """A layer of more inputs is rounded to nearest: this many take 1.4 GB, its Hessian and factors."""
 HESSIAN_BYTES = 2**28
+
+
+@dataclass
+class Moments:
+    """Sums over a layer's `count` inputs x: `first` of x, (K,), and `second` of x x^T, (K, K)."""
+
+    count: int
+    first: Tensor
+    second: Tensor
+
+    def add_(self, other: Moments) -> Moments:
+        self.count += other.count
+        self.first += other.first
+        self.second += other.second
+        return self
+
+    def about_mean(self) -> Tensor:
+        """The sum of x x^T of the inputs less their mean."""
+        return self.second - self.first.outer(self.first) / self.count
 
 
 def compensate(weight: Tensor, hessian: Tensor, fmt: LayerFormat) -> QuantizedTensor:
@@ -31,49 +51,65 @@ def compensate(weight: Tensor, hessian: Tensor, fmt: LayerFormat) -> QuantizedTe
 
     `hessian` (K, K) is the sum of x x^T over the layer's inputs x (K,). Columns are rounded one
     after the other, those of the largest inputs first where columns share their scales, and the
-    error of each is spread over those that follow.
+    error of each is spread over those that follow. Each scale is chosen when its columns' turn has
+    come, by the error that their rounding leaves for good.
     """
-    rows = weight.detach().flatten(1).double().clone()  # (rows, K)
+    rows = weight.detach().flatten(1).double()  # (rows, K)
     order = torch.arange(rows.shape[1])
     if fmt.group_size is None:
         order = hessian.diagonal().argsort(descending=True, stable=True)
-    rows, factor = rows[:, order], _inverse_factor(hessian, order)
+    left, factor = rows[:, order], _inverse_factor(hessian, order)
     size = fmt.groups(weight.shape)[1]
-    scales, zeros = _fit_all(rows, fmt)
-    codes = torch.empty(rows.shape, dtype=torch.uint8)
-    for start in range(0, rows.shape[1], BLOCK):
-        end = min(start + BLOCK, rows.shape[1])
-        errors = torch.zeros(len(rows), end - start, dtype=rows.dtype)
-        for column in range(start, end):
-            group = column // size
-            if fmt.group_size is not None and column % size == 0:
-                scales[:, group], zeros[:, group] = _fit_group(rows[:, column : column + size], fmt)
-            own = rows[:, column]
-            place = scales[:, group, None], zeros[:, group, None]
-            code = encode(own.float()[:, None, None], *place, fmt).view(-1)
-            codes[:, column] = code.to(torch.uint8)
-            value = (code - zeros[:, group].float()) * scales[:, group].float()
-            error = (own - value) / factor[column, column]
-            rows[:, column + 1 : end] -= error.outer(factor[column, column + 1 : end])
-            errors[:, column - start] = error
-        rows[:, end:] -= errors @ factor[start:end, end:]
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for start in range(0, len(order), size):
+        own, ahead = slice(start, start + size), slice(start + size, None)
+        scales, zeros = _choose(left[:, own], factor[own, own], fmt)
+        codes, errors = _round(left[:, own], factor[own, own], scales, zeros, fmt)
+        left[:, ahead] -= errors @ factor[own, ahead]
+        found.append((codes, scales, zeros))
+    codes, scales, zeros = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
     in_order = torch.empty_like(codes)
     in_order[:, order] = codes
     return QuantizedTensor(fmt, in_order.view(weight.shape), scales, zeros if fmt.affine else None)
 
 
-def _fit_all(rows: Tensor, fmt: LayerFormat) -> tuple[Tensor, Tensor]:
-    """Scales and zero points that do not wait for the columns before them, or room for those."""
-    if fmt.group_size is not None:
-        shape = fmt.scale_shape(rows.shape)
-        return torch.empty(shape, dtype=torch.float16), torch.empty(shape, dtype=torch.uint8)
+def _round(
+    rows: Tensor, factor: Tensor, scales: Tensor, zeros: Tensor, fmt: LayerFormat
+) -> tuple[Tensor, Tensor]:
+    """The codes of `rows` (..., columns) and what the rounding of each hands on, both of its shape.
+
+    The squares of the latter are the error that is left once all columns to come have made good
+    what they can. `scales` and `zeros` are (..., 1), `factor` (columns, columns).
+    """
+    columns = rows.shape[-1]
+    if columns == 1:
+        codes = encode(rows.float(), scales, zeros, fmt)
+        return codes, (rows - (codes.float() - zeros.float()) * scales.float()) / factor
+    half = columns // 2
+    codes, errors = _round(rows[..., :half], factor[:half, :half], scales, zeros, fmt)
+    rest = rows[..., half:] - errors @ factor[:half, half:]
+    others, more = _round(rest, factor[half:, half:], scales, zeros, fmt)
+    return torch.cat([codes, others], dim=-1), torch.cat([errors, more], dim=-1)
+
+
+def _choose(rows: Tensor, factor: Tensor, fmt: LayerFormat) -> tuple[Tensor, Tensor]:
+    """The scales and zero points (rows or 1, 1) with which compensated `rows` err least."""
     blocks = rows.reshape(1, 1, -1) if fmt.per_tensor else rows.unsqueeze(1)
-    return fit(blocks.float(), fmt)
-
-
-def _fit_group(group: Tensor, fmt: LayerFormat) -> tuple[Tensor, Tensor]:
-    scales, zeros = fit(group.float().unsqueeze(1), fmt)  # each (rows, 1)
-    return scales[:, 0], zeros[:, 0]
+    scales, zeros = candidates(blocks.float(), fmt)  # (choices, rows or 1, 1)
+    if len(scales) == 1:
+        return scales[0], zeros[0]
+    at_once = max(1, CHOICE_BYTES // (8 * len(scales) * rows.shape[1]))
+    losses = []
+    for start in range(0, len(rows), at_once):
+        few = slice(start, start + at_once)
+        grid = [one.expand(-1, len(rows), -1)[:, few] for one in (scales, zeros)]
+        own = rows[few].expand(len(scales), -1, -1)
+        losses.append(_round(own, factor, grid[0], grid[1], fmt)[1].square().sum(dim=2))
+    total = torch.cat(losses, dim=1)  # (choices, rows)
+    if fmt.per_tensor:
+        total = total.sum(dim=1, keepdim=True)
+    best = total.argmin(dim=0)[None, :, None]
+    return scales.gather(0, best)[0], zeros.gather(0, best)[0]
 
 
 def _inverse_factor(hessian: Tensor, order: Tensor) -> Tensor:
@@ -108,19 +144,19 @@ def batched(layers: Mapping[str, nn.Module]) -> Iterator[list[str]]:
         yield batch
 
 
-def hessians(
+def moments(
     model: nn.Module, weights: Mapping[str, Tensor], forwards: Sequence[Forward]
-) -> dict[str, Tensor]:
-    """The sum of x x^T over the inputs x (K,) of the layers that read each of `weights`.
+) -> dict[str, Moments]:
+    """The moments of the inputs of the layers that read each of `weights`.
 
     A weight is known by any layer that multiplies by it: an embedding's by the head it is tied to.
     One that no linear layer or plain convolution reads is not among the results.
     """
-    found: dict[str, Tensor] = {}
+    found: dict[str, Moments] = {}
     names = {id(weight): name for name, weight in weights.items()}
 
     def see(name: str, layer: nn.Module, x: Tensor) -> None:
-        own = _second_moments(layer, x)
+        own = _moments(layer, x)
         found[name] = found[name].add_(own) if name in found else own
 
     with _watched(model, names, see):
@@ -158,15 +194,16 @@ def _watched(
     return watching(handles)
 
 
-def _second_moments(layer: nn.Module, x: Tensor) -> Tensor:
-    """Sum of x x^T (K, K) over what one call of `layer` multiplies its weight by."""
-    if isinstance(layer, nn.Conv2d):
-        assert not isinstance(layer.padding, str)
-        geometry = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        total = torch.zeros(2 * [layer.weight[0].numel()])
-        for image in x:  # one at a time: the patches of a batch may take a gigabyte
-            patches = functional.unfold(image[None].float(), *geometry)[0]  # (K, places)
-            total += patches @ patches.T
-        return total
-    rows = x.reshape(-1, x.shape[-1]).float()
-    return rows.T @ rows
+def _moments(layer: nn.Module, x: Tensor) -> Moments:
+    """The moments of what one call of `layer` multiplies its weight by."""
+    if not isinstance(layer, nn.Conv2d):
+        rows = x.reshape(-1, x.shape[-1]).float()
+        return Moments(len(rows), rows.sum(dim=0), rows.T @ rows)
+    assert not isinstance(layer.padding, str)
+    geometry = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    width = layer.weight[0].numel()
+    total = Moments(0, torch.zeros(width), torch.zeros(width, width))
+    for image in x:  # one at a time: the patches of a batch may take a gigabyte
+        patches = functional.unfold(image[None].float(), *geometry)[0]  # (K, places)
+        total.add_(Moments(patches.shape[1], patches.sum(dim=1), patches @ patches.T))
+    return total

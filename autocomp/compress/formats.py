@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from autocomp.compress.grids import FixedFormat, FixedTensor
 from autocomp.decisions import Decision, later
+from autocomp.fields import GroupSize, StoredBits
 from autocomp.rounding import ActivationBits, RangeMethod, Rounding
 
 HALF_BITS, FLOAT_BITS = 16, 32
 SMALLEST_SCALE = 2.0**-20
 """fp16 still has every scale from here on to 3 %."""
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
-"""Of the scale that cuts nothing: those tried where few bits have to do for many weights."""
+"""Of the scale that cuts nothing: those tried where few bits have to do for many weights.
+
+Smaller ones err less in each layer, and cost more in the model: they leave less to restore.
+"""
+MOST_GROWTH = 1.5
+"""Rows of which next to nothing is left, or that no input comes to, have no gain to tell."""
 
 
 class LayerFormat(Decision):
@@ -35,8 +40,8 @@ class LayerFormat(Decision):
     ranges, and `ranges` names how those were found. With 32 the layer computes in fp32.
     """
 
-    bits: int = Field(ge=2, le=16)
-    group_size: int | None = Field(default=None, ge=16)
+    bits: StoredBits
+    group_size: GroupSize | None = None
     ranges: RangeMethod | None = None
     per_tensor: bool = later(False)
     affine: bool = later(False)
@@ -50,6 +55,17 @@ class LayerFormat(Decision):
     @property
     def largest_code(self) -> int:
         return int(2**self.bits - 1)
+
+    @property
+    def grid(self) -> tuple[int, int | None, bool, bool]:
+        """What says which values codes can stand for."""
+        return self.bits, self.group_size, self.per_tensor, self.affine
+
+    @property
+    def cuts(self) -> bool:
+        """Whether scales may cut the largest weights: few bits have to do for many of them."""
+        is_crowded = self.group_size is None or self.bits < 4 or self.rounding == "compensated"
+        return self.bits < 8 and is_crowded
 
     def groups(self, shape: Sequence[int]) -> tuple[int, int]:
         """How many scales a row of a weight of `shape` has, and inputs to each."""
@@ -154,45 +170,48 @@ def half(weight: Tensor) -> Tensor:
 
 
 def quantize_tensor(weight: Tensor, fmt: LayerFormat) -> QuantizedTensor:
-    """Round `weight` (rows, ...) to the nearest codes of `fmt`."""
+    """Round `weight` (rows, ...) to the nearest codes of `fmt`, with scales of least error."""
     rows = weight.detach().float().flatten(1)
     groups, size = fmt.groups(weight.shape)
     padded = rows.new_zeros(len(rows), groups * size)
     padded[:, : rows.shape[1]] = rows
     blocks = padded.view(1, 1, -1) if fmt.per_tensor else padded.view(len(rows), groups, size)
-    scales, zeros = fit(blocks, fmt)
-    codes = encode(blocks, scales, zeros, fmt).to(torch.uint8)
+    scales, zeros = _least_error(blocks, *candidates(blocks, fmt), fmt)
+    codes = encode(blocks, scales[..., None], zeros[..., None], fmt)
     own = codes.view(len(rows), -1)[:, : rows.shape[1]]
     return QuantizedTensor(
         fmt, own.reshape(weight.shape).contiguous(), scales, zeros if fmt.affine else None
     )
 
 
-def fit(blocks: Tensor, fmt: LayerFormat) -> tuple[Tensor, Tensor]:
-    """Scales (fp16) and zero points (uint8), (rows, groups), of weights (rows, groups, size).
+def candidates(blocks: Tensor, fmt: LayerFormat) -> tuple[Tensor, Tensor]:
+    """Scales (fp16) and zero points (uint8) to choose from for weights (rows, groups, size).
 
-    They cut nothing, unless few bits have to do for many weights or weights will be compensated
-    for: then they are those of least squared error, which cut the largest weights.
+    Both are (choices, rows, groups). Unless the format `cuts` there is one choice, that of weights
+    none of which is cut.
     """
     if fmt.affine:
         low, high = blocks.amin(dim=2).clamp(max=0), blocks.amax(dim=2).clamp(min=0)
-        scales = (high - low) / fmt.largest_code
-        zeros = (-low / _storable(scales).float()).round().clamp(0, fmt.largest_code)
+        widest = (high - low) / fmt.largest_code
+        middle = -low / _storable(widest).float()
+        # of 2 bits the second nearest code for zero is often the better one
+        codes = torch.stack([middle.round(), middle.round() + (middle - middle.round()).sign()])
     else:
-        scales = blocks.abs().amax(dim=2) / (fmt.zero_point - 1)
-        zeros = torch.full_like(scales, fmt.zero_point)
-    is_crowded = fmt.group_size is None or fmt.bits < 4 or fmt.rounding == "compensated"
-    if is_crowded and fmt.bits < 8:
-        scales = _least_error(blocks, scales, zeros, fmt)
-    return _storable(scales), zeros.to(torch.uint8)
+        widest = blocks.abs().amax(dim=2) / (fmt.zero_point - 1)
+        codes = torch.full_like(widest, fmt.zero_point)[None]
+    zeros = codes.clamp(0, fmt.largest_code).to(torch.uint8)
+    if not fmt.cuts:
+        return _storable(widest)[None], zeros[:1]
+    scales = torch.stack([_storable(share * widest) for share in SHARES for _ in zeros])
+    return scales, zeros.repeat(len(SHARES), 1, 1)
 
 
-def encode(blocks: Tensor, scales: Tensor, zeros: Tensor, fmt: LayerFormat) -> Tensor:
-    """The codes nearest to `blocks` (rows, groups, size), as floats."""
-    codes = (blocks / scales.float().unsqueeze(2)).round() + zeros.float().unsqueeze(2)
+def encode(weights: Tensor, scales: Tensor, zeros: Tensor, fmt: LayerFormat) -> Tensor:
+    """The codes (uint8) nearest to `weights`, of whose shape `scales` and `zeros` are or become."""
+    codes = (weights / scales.float()).round() + zeros.float()
     # integer convolutions are fastest, and exact, with signed codes of at most 127 either way
     lowest = 1 if fmt.bits == 8 and not fmt.affine else 0
-    return codes.clamp(lowest, fmt.largest_code)
+    return codes.clamp(lowest, fmt.largest_code).to(torch.uint8)
 
 
 def _storable(scales: Tensor) -> Tensor:
@@ -204,16 +223,34 @@ def _storable(scales: Tensor) -> Tensor:
     return torch.where(is_cut, near + torch.finfo(torch.float16).smallest_normal / 2**10, near)
 
 
-def _least_error(blocks: Tensor, largest: Tensor, zeros: Tensor, fmt: LayerFormat) -> Tensor:
-    """The fraction of the `largest` scales (rows, groups) whose codes come nearest to `blocks`."""
-    candidates = torch.stack([_storable(share * largest) for share in SHARES])  # (shares, ...)
-    errors = torch.stack(
-        [
-            ((encode(blocks, one, zeros, fmt) - zeros.unsqueeze(2)) * one.float().unsqueeze(2))
-            .sub(blocks)
-            .square()
-            .sum(dim=2)
-            for one in candidates
-        ]
-    )
-    return candidates.gather(0, errors.argmin(dim=0, keepdim=True)).squeeze(0).float()
+def _least_error(
+    blocks: Tensor, scales: Tensor, zeros: Tensor, fmt: LayerFormat
+) -> tuple[Tensor, Tensor]:
+    """Of the `candidates`, the scales and zero points whose codes come nearest to `blocks`."""
+    errors = []
+    for scale, zero in zip(scales[..., None], zeros[..., None], strict=True):
+        levels = encode(blocks, scale, zero, fmt).float() - zero.float()
+        errors.append((levels * scale.float() - blocks).square().sum(dim=2))
+    best = torch.stack(errors).argmin(dim=0, keepdim=True)
+    return scales.gather(0, best)[0], zeros.gather(0, best)[0]
+
+
+def with_gain(
+    tensor: QuantizedTensor, weight: Tensor, hessian: Tensor | None = None
+) -> QuantizedTensor:
+    """`tensor` with scales by which what its layer computes neither grows nor shrinks on the whole.
+
+    What errs least is too small, as any least-squares fit is: a few percent a layer, which multiply
+    over the layers of a model. So the scales of a row are divided by its gain: the slope of what it
+    computes over what `weight` does, of inputs whose x x^T add up to `hessian`, or of independent
+    ones of one size (as 1810.05723 does). A format that does not cut keeps its scales.
+    """
+    if not tensor.format.cuts:
+        return tensor
+    rows, values = weight.detach().float().flatten(1), tensor.dequantize().flatten(1)
+    weighed = rows if hessian is None else rows @ hessian  # (rows, K)
+    whole, kept = ((weighed * one).sum(dim=1, keepdim=True) for one in (rows, values))
+    if tensor.format.per_tensor:
+        whole, kept = whole.sum(dim=0, keepdim=True), kept.sum(dim=0, keepdim=True)
+    growth = (whole / kept).nan_to_num(1.0).clamp(1 / MOST_GROWTH, MOST_GROWTH)
+    return replace(tensor, scales=_storable(tensor.scales.float() * growth))

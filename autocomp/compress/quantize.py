@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from dataclasses import replace
 
 from torch import nn
 
 from autocomp.compress.compensation import (
     MOST_INPUTS,
+    Moments,
     batched,
     compensate,
-    hessians,
     is_compensable,
+    moments,
 )
 from autocomp.compress.correction import (
     Forward,
@@ -24,7 +26,9 @@ from autocomp.compress.formats import (
     HALF_BITS,
     Compressed,
     LayerFormat,
+    QuantizedTensor,
     quantize_tensor,
+    with_gain,
 )
 from autocomp.errors import PolicyError, first_of, nearest
 from autocomp.fields import value_for
@@ -194,6 +198,7 @@ def _with_rounding(fmt: LayerFormat, layer: Layer, step: Quantize) -> tuple[Laye
 def _round(compressed: Compressed, formats: Formats, forwards: Sequence[Forward]) -> list[str]:
     """Store the layers at their formats, those that need no data first."""
     layers = quantizable_layers(compressed.module)
+    formats, lines = _left_to_round(compressed, formats)
     compensated = {
         name: layers[name] for name, fmt in formats.items() if fmt.rounding == "compensated"
     }
@@ -201,26 +206,55 @@ def _round(compressed: Compressed, formats: Formats, forwards: Sequence[Forward]
         if fmt.bits == HALF_BITS:
             compressed.halve_(f"{name}.weight")
         elif name not in compensated:
-            compressed.store_(f"{name}.weight", quantize_tensor(layers[name].weight, fmt))
+            weight = layers[name].weight
+            compressed.store_(f"{name}.weight", with_gain(quantize_tensor(weight, fmt), weight))
     assert forwards or not compensated, "compensated rounding needs calibration data"
     alone: list[str] = []
     for names in batched(compensated):
         weights = {name: layers[name].weight for name in names}
-        found = hessians(compressed.module, weights, forwards)
+        found = moments(compressed.module, weights, forwards)
         for name, weight in weights.items():
             if name in found:
-                tensor = compensate(weight, found[name], formats[name])
+                tensor = _compensated(layers[name], found[name], formats[name])
             else:
                 alone.append(name)
                 nearest_format = formats[name].model_copy(update={"rounding": "nearest"})
-                tensor = quantize_tensor(weight, nearest_format)
+                tensor = with_gain(quantize_tensor(weight, nearest_format), weight)
             compressed.store_(f"{name}.weight", tensor)
-    if not alone:
-        return []
-    return [
-        f"{first_of(alone)}: rounded to nearest, for nothing is multiplied by the weights, so "
-        "there is nothing to compensate"
-    ]
+    if alone:
+        lines.append(
+            f"{first_of(alone)}: rounded to nearest, for nothing is multiplied by the weights, so "
+            "there is nothing to compensate"
+        )
+    return lines
+
+
+def _compensated(layer: Layer, inputs: Moments, fmt: LayerFormat) -> QuantizedTensor:
+    tensor = compensate(layer.weight, inputs.second, fmt)
+    # the means of what convolutions give are restored anyway: what varies keeps its size
+    is_shifted = isinstance(layer, nn.Conv2d)
+    return with_gain(tensor, layer.weight, inputs.about_mean() if is_shifted else inputs.second)
+
+
+def _left_to_round(compressed: Compressed, formats: Formats) -> tuple[Formats, list[str]]:
+    """The formats of weights that have no codes of the same grid yet, and what stays as it was.
+
+    Rounded again, codes could only move away from the weights they were made of.
+    """
+    left: Formats = {}
+    others: list[str] = []
+    for name, fmt in formats.items():
+        tensor = compressed.quantized.get(f"{name}.weight")
+        if tensor is None or tensor.format.grid != fmt.grid:
+            left[name] = fmt
+            continue
+        if tensor.format.rounding != fmt.rounding:
+            others.append(name)
+        own = fmt.model_copy(update={"rounding": tensor.format.rounding})
+        compressed.store_(f"{name}.weight", replace(tensor, format=own))
+    if not others:
+        return left, []
+    return left, [f"{first_of(others)}: codes stay as an earlier step chose them, in the same grid"]
 
 
 def quantizable_layers(model: nn.Module) -> dict[str, Layer]:

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from autocomp.compress.compensation import (
+    DAMPING,
     MOST_INPUTS,
     batched,
     compensate,
-    hessians,
     is_compensable,
+    moments,
 )
-from autocomp.compress.formats import Compressed, LayerFormat, quantize_tensor
+from autocomp.compress.formats import SHARES, Compressed, LayerFormat, quantize_tensor
 from autocomp.compress.quantize import quantize_
 from autocomp.policy import Quantize
 
@@ -56,6 +57,34 @@ def test_outputs_err_less_than_rounded_to_nearest(bits: int, fields: dict[str, A
     assert own < 0.8 * other
 
 
+@pytest.mark.parametrize("fields", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("bits", [2, 3])
+def test_no_other_scale_leaves_less_error(
+    bits: int, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # one group, for the scales of a later one depend on those before it
+    weight, x = (
+        torch.randn(12, 16, generator=torch.Generator().manual_seed(bits)),
+        inputs(300, 16, 1),
+    )
+    how = LayerFormat(bits=bits, rounding="compensated", **fields)
+    hessian = x.T @ x
+    damped = hessian + DAMPING * hessian.diagonal().mean() * torch.eye(16)
+
+    def errors() -> Tensor:
+        """Of each row, or of all where they have one scale."""
+        moved = compensate(weight, hessian, how).dequantize() - weight
+        rows = ((moved @ damped) * moved).sum(dim=1)
+        return rows.sum() if how.per_tensor else rows
+
+    chosen = errors()
+    others = []
+    for share in SHARES:
+        monkeypatch.setattr("autocomp.compress.formats.SHARES", (share,))
+        others.append(errors())
+    torch.testing.assert_close(chosen, torch.stack(others).amin(dim=0), rtol=1e-3, atol=0)
+
+
 def test_independent_inputs_leave_nothing_to_compensate() -> None:
     weight = torch.randn(5, 48, generator=torch.Generator().manual_seed(0))
     how = LayerFormat(bits=4, rounding="compensated")
@@ -92,17 +121,22 @@ IMAGES = inputs(4 * 8 * 12, 12, 3).reshape(4, 8, 12, 12)
 WORDS = torch.arange(4)
 
 
-def test_hessians_are_sums_over_what_weights_are_multiplied_by() -> None:
+def test_moments_are_of_what_weights_are_multiplied_by() -> None:
     net = Net()
     weights = {
         name: net.get_parameter(f"{name}.weight") for name in ("conv", "embedding", "untied")
     }
-    once = hessians(net, weights, [lambda: net(IMAGES, WORDS)])
-    twice = hessians(net, weights, [lambda: net(IMAGES, WORDS)] * 2)
+    once = moments(net, weights, [lambda: net(IMAGES, WORDS)])
+    twice = moments(net, weights, [lambda: net(IMAGES, WORDS)] * 2)
     assert set(once) == {"conv", "embedding"}
     patches = nn.functional.unfold(IMAGES, 3, padding=1, stride=2).transpose(0, 1).flatten(1)
-    torch.testing.assert_close(once["conv"], patches @ patches.T, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(twice["embedding"], 2 * once["embedding"])
+    seen = once["conv"]
+    assert (seen.count, twice["conv"].count) == (patches.shape[1], 2 * patches.shape[1])
+    torch.testing.assert_close(seen.second, patches @ patches.T, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(seen.first, patches.sum(dim=1), rtol=1e-4, atol=1e-3)
+    around = patches.cov() * (patches.shape[1] - 1)
+    torch.testing.assert_close(seen.about_mean(), around, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(twice["embedding"].second, 2 * once["embedding"].second)
     assert not net.conv._forward_pre_hooks
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from torch import Tensor
 
 from autocomp.compress.compensation import compensate
-from autocomp.compress.formats import SMALLEST_SCALE, LayerFormat, quantize_tensor
+from autocomp.compress.formats import (
+    SMALLEST_SCALE,
+    LayerFormat,
+    QuantizedTensor,
+    quantize_tensor,
+    with_gain,
+)
 
 FP16 = torch.finfo(torch.float16)
 
@@ -57,14 +66,55 @@ def test_zero_and_symmetry_are_exact(bits: int) -> None:
     assert torch.equal(quantize_tensor(-weight, fmt).dequantize(), -values)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_what_was_rounded_once_is_not_moved_again(bits: int) -> None:
-    fmt = LayerFormat(bits=bits, group_size=16)
-    weight = torch.randn(4, 40, generator=torch.Generator().manual_seed(0))
-    once = quantize_tensor(weight, fmt)
-    again = quantize_tensor(once.dequantize(), fmt)
-    assert torch.equal(once.codes, again.codes)
-    assert torch.equal(once.scales, again.scales)
+FEW_BITS: dict[str, dict[str, Any]] = {
+    "2 bits in groups": {"bits": 2, "group_size": 16},
+    "3 bits, affine": {"bits": 3, "affine": True},
+    "4 bits a channel": {"bits": 4},
+    "3 bits a tensor": {"bits": 3, "per_tensor": True},
+}
+
+
+@pytest.mark.parametrize("fields", FEW_BITS.values(), ids=FEW_BITS)
+@pytest.mark.parametrize("has_inputs", [False, True], ids=["alone", "by inputs"])
+def test_what_layers_compute_neither_grows_nor_shrinks(
+    fields: dict[str, Any], has_inputs: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(6, 64, generator=generator)
+    x = torch.randn(200, 64, generator=generator) * torch.rand(64, generator=generator)
+    hessian = x.T @ x if has_inputs else torch.eye(64)
+
+    def gain(values: Tensor) -> Tensor:
+        """The slope of what each row computes, or all rows do, over what it did."""
+        products = [((weight @ hessian) * one).sum(dim=1) for one in (values, weight)]
+        if fields.get("per_tensor"):
+            products = [one.sum() for one in products]
+        return products[0] / products[1]
+
+    rounded = quantize_tensor(weight, LayerFormat(**fields))
+    before = gain(rounded.dequantize())
+    assert (before - 1).abs().max() > 2e-3
+    grown = with_gain(rounded, weight, hessian if has_inputs else None)
+    found = gain(grown.dequantize())
+    torch.testing.assert_close(found, torch.ones_like(found), rtol=1e-3, atol=0)
+    assert torch.equal(grown.codes, rounded.codes)
+
+
+@pytest.mark.parametrize("fields", [{"bits": 8}, {"bits": 4, "group_size": 16}], ids=str)
+def test_where_nothing_is_cut_scales_are_as_they_were(fields: dict[str, Any]) -> None:
+    weight = torch.randn(6, 64, generator=torch.Generator().manual_seed(0))
+    rounded = quantize_tensor(weight, LayerFormat(**fields))
+    assert with_gain(rounded, weight) is rounded
+
+
+def test_rows_that_come_to_nothing_keep_scales_that_can_be_stored() -> None:
+    fmt = LayerFormat(bits=2)
+    weight = torch.zeros(2, 32)
+    weight[1, 0] = 1
+    nothing = QuantizedTensor(fmt, torch.full((2, 32), 2, dtype=torch.uint8), torch.ones(2, 1))
+    grown = with_gain(nothing, weight)
+    assert grown.scales.isfinite().all()
+    assert (grown.dequantize() == 0).all()
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-12, 1e30], ids=["zero", "tiny", "huge"])
@@ -91,7 +141,12 @@ def test_compensated_codes_of_8_bits_are_what_integer_convolutions_hold() -> Non
     assert compensate(weight, inputs.T @ inputs, fmt).levels().abs().max() <= 127
 
 
-@pytest.mark.parametrize("change", [{"bits": 1}, {"bits": 17}, {"group_size": 8}])
-def test_formats_have_limits(change: dict[str, int]) -> None:
-    with pytest.raises(ValidationError):
+@pytest.mark.parametrize(
+    "change",
+    [{"bits": bits} for bits in (1, 7, 9, 15, 32)]
+    + [{"group_size": size} for size in (8, 17, 256)],
+    ids=str,
+)
+def test_formats_are_those_that_kernels_and_files_have(change: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match=r"must be one of|should be 16, 32, 64 or 128"):
         LayerFormat(**{"bits": 4, "group_size": 32, **change})

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from autocomp.compress.formats import Compressed, LayerFormat
-from autocomp.compress.quantize import quantizable_layers, quantize_
+from autocomp.compress.formats import Compressed, LayerFormat, QuantizedTensor
+from autocomp.compress.quantize import layer_formats, quantizable_layers, quantize_
 from autocomp.errors import PolicyError
 from autocomp.policy import Quantize
 
@@ -90,6 +90,62 @@ def test_the_last_step_decides(compressed: Compressed) -> None:
     up = compressed.quantized["up.weight"]
     assert up.format.bits == 4
     assert torch.equal(compressed.module.up.weight, up.dequantize())
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "compensated"])
+@pytest.mark.parametrize("scheme", ["symmetric", "affine"])
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "group"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
+def test_what_was_rounded_once_is_not_moved_again(
+    bits: int, granularity: str, scheme: str, rounding: str, compressed: Compressed
+) -> None:
+    x = torch.randn(80, 40, generator=torch.Generator().manual_seed(0))
+    fields = {"granularity": granularity, "scheme": scheme, "rounding": rounding, "group_size": 16}
+    step = Quantize.model_validate({"layers": "up", "bits": bits, **fields})
+    once = quantized_again(compressed, step, x)
+    later = step.model_copy(update={"layers": ("up", "down"), "activation_bits": 32})
+    again = quantized_again(compressed, later, x)
+    assert torch.equal(once.codes, again.codes)
+    assert torch.equal(once.scales, again.scales)
+    assert again.format == once.format.model_copy(update={"activation_bits": 32})
+
+
+def quantized_again(compressed: Compressed, step: Quantize, x: Tensor) -> QuantizedTensor:
+    model = compressed.module
+    assert quantize_(compressed, step, [lambda: model.down(model.up(x))]) == []
+    return compressed.quantized["up.weight"]
+
+
+@pytest.mark.parametrize("scheme", ["symmetric", "affine"])
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("is_convolution", [False, True], ids=["linear", "convolution"])
+def test_compensated_layers_give_as_much_as_before(
+    is_convolution: bool, bits: int, scheme: str
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(6, 8, 3) if is_convolution else nn.Linear(64, 8, bias=False)
+    model = nn.Sequential(layer)
+    x = torch.randn(10, 6, 9, 9) + 0.5 if is_convolution else torch.randn(300, 64) + 0.5
+    fields = {"bits": bits, "scheme": scheme, "rounding": "compensated", "activation_bits": 32}
+    with torch.no_grad():
+        before = model(x).transpose(0, 1).flatten(1)  # (8, outputs)
+        step = Quantize.model_validate({"layers": "**", **fields})
+        quantize_(Compressed(model), step, [lambda: model(x)])
+        after = model(x).transpose(0, 1).flatten(1)
+    if is_convolution:  # its means are restored
+        torch.testing.assert_close(after.mean(dim=1), before.mean(dim=1), rtol=0, atol=1e-3)
+        before, after = (one - one.mean(dim=1, keepdim=True) for one in (before, after))
+    slopes = (before * after).sum(dim=1) / before.square().sum(dim=1)
+    torch.testing.assert_close(slopes, torch.ones(8), rtol=0, atol=2e-3)
+
+
+def test_another_rounding_of_what_is_rounded_already_is_reported(compressed: Compressed) -> None:
+    step = Quantize(layers="up", bits=3)
+    assert quantize_(compressed, step) == []
+    once = compressed.quantized["up.weight"]
+    lines = quantize_(compressed, step.model_copy(update={"rounding": "compensated"}))
+    assert lines == ["up: codes stay as an earlier step chose them, in the same grid"]
+    assert compressed.quantized["up.weight"].format == once.format
 
 
 @pytest.mark.parametrize("layers", ["convs", "head", "upp"])
@@ -203,7 +259,8 @@ def test_weights_that_no_format_is_for_are_named(
 def test_what_says_nothing_of_fp16_is_reported(
     fields: dict[str, str], is_told: bool, compressed: Compressed
 ) -> None:
-    lines = quantize_(compressed, Quantize.model_validate({"layers": "up", "bits": 16, **fields}))
+    step = {"layers": ("up", "down"), "bits": {"up": 16, "down": 8}, **fields}
+    _, lines = layer_formats(compressed.module, Quantize.model_validate(step))
     assert lines == is_told * [
         "up: fp16 numbers have no codes, so rounding, scheme and granularity say nothing of them"
     ]

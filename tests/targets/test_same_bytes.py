@@ -56,7 +56,7 @@ CASES: dict[str, tuple[type[nn.Module], list[dict[str, object]], str]] = {
     "convolutions, 5 bits": (
         WideNet,
         [{"bits": 5, "ranges": "mse", "exclude": "head"}],
-        "60ad70449b90",
+        "7607f4fa29d7",
     ),
     "linears, 8 bits": (Step, [{"bits": 8}], "0da2f7a2b995"),
     "linears, 4 bits": (Step, [{"bits": 4, "group_size": 128}], "652528ea0dd9"),
