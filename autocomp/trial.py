@@ -167,7 +167,11 @@ def _lower(work: Work, policy: Policy, directory: Path) -> tuple[Artifact, Run]:
 
 def _times(work: Work, run: Run) -> dict[str, float]:
     bench = work.bench
-    own_ms = own_latency_ms(work.task, run, bench.raw_inputs, bench.target)
+    own_ms = own_latency_ms(
+        bench.inference(work.task, run, None),
+        bench.inference(bench.task, bench.dense.run, bench.steps),
+        bench.dense.config.dense_latency_ms,
+    )
     return {**_beside_dense(work, run), "latency_own_ms": own_ms}
 
 
@@ -175,7 +179,8 @@ def _beside_dense(work: Work, run: Run) -> dict[str, float]:
     """Latency, the ends of its ratio's 95 % interval, and its parts."""
     bench = work.bench
     timed = time_beside(
-        bench.inference(work.task, run), bench.inference(bench.task, bench.dense.run)
+        bench.inference(work.task, run, bench.steps),
+        bench.inference(bench.task, bench.dense.run, bench.steps),
     )
     return timed.metrics(bench.dense.config.dense_latency_ms, bench.sequential, bench.steps)
 
