@@ -152,4 +152,12 @@ def test_the_card_says_how_to_run_it_and_what_is_known_of_the_data(tmp_path: Pat
 
 def test_every_kind_has_its_words() -> None:
     assert set(KINDS) == set(TASKS)
-    assert set(DATA) <= {*captions.DATASETS, *labels.DATASETS}
+    assert {*DATA, "image_folder"} == {*captions.DATASETS, *labels.DATASETS}
+
+
+@pytest.mark.parametrize("kind", ["flickr8k", "karpathy"])
+def test_flickr8k_is_not_for_commerce_whatever_the_form(tmp_path: Path, kind: str) -> None:
+    data = {"kind": kind, "image_size": 32}
+    (_, told) = written(tmp_path, replace(HERE, task={**TASK, "data": data})).split("## Data\n\n")
+    assert told.startswith("Flickr8k")
+    assert "for non-commercial research" in told
