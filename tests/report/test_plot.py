@@ -52,11 +52,11 @@ SHADE = np.array([242, 242, 242])
 @pytest.mark.parametrize(
     ("bounds", "shaded"),
     [
-        ({"at_most": 1e9}, (0.0, 0.0)),
+        ({"at_most": 1e9}, (0.0, 0.01)),
         ({"at_most": 7}, (0.1, 0.4)),
-        ({"at_most": 1e-3}, (0.5, 1.0)),
-        ({"at_least": 1e9}, (0.5, 1.0)),
-        ({"at_least": 1e-3}, (0.0, 0.0)),
+        ({"at_most": 1e-3}, (0.35, 1.0)),
+        ({"at_least": 1e9}, (0.35, 1.0)),
+        ({"at_least": 1e-3}, (0.0, 0.01)),
     ],
     ids=["all within", "some", "none", "none of at least", "all of at least"],
 )
