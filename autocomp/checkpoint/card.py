@@ -125,7 +125,8 @@ def _measured(card: Card) -> str:
         "that no search reads. "
         f"Size, time and memory are those of these very files in {target.kind} with {threads} and "
         f"batch size {target.batch_size}, on {escaped(here['processor'])} ({here['cores']} cores, "
-        f"{escaped(here['system'])}). {kind.latency} "
+        f"{escaped(here['system'])}). {kind.latency} Latency, p90, is the 90th percentile of "
+        "the ratios to dense, times dense's latency: how unevenly the model runs. "
         "Download is what `autocomp rebuild .` makes these files from."
     )
 
