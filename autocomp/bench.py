@@ -78,9 +78,9 @@ class Bench:
         """How long the dense model takes: timed when it was made, one figure for the study."""
         return {name: value for name, value in self.dense.metrics.items() if is_time(name)}
 
-    def inference(self, task: Task, run: Run) -> Inference:
-        """What is timed of a model that `run` runs: as many steps as of the dense model."""
-        return Inference(task, run, self.raw_inputs, self.target, self.steps)
+    def inference(self, task: Task, run: Run, steps: int | None) -> Inference:
+        """What is timed of a model that `run` runs."""
+        return Inference(task, run, self.raw_inputs, self.target, steps)
 
     @cached_property
     def sequential(self) -> frozenset[str]:
@@ -201,12 +201,12 @@ def _measure_dense(
     timed, latency_ms = time_dense(task, run, raw, target, steps)
     made = fingerprint(task, section)
     write_config(artifact, dense, section, target, seed, made, steps, latency_ms)
-    own_ms = own_latency_ms(task, run, raw, target)
+    own, beside = (Inference(task, run, raw, target, count) for count in (None, steps))
     return {
         **metrics,
         **cost(task, dense, artifact, target, steps),
         **timed.metrics(latency_ms, sequential_graphs(task), steps),
-        "latency_own_ms": own_ms,
+        "latency_own_ms": own_latency_ms(own, beside, latency_ms),
     }, predictions
 
 

@@ -13,6 +13,8 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from autocomp.checkpoint.folder import is_checkpoint, open_packed
+from autocomp.checkpoint.packing import unpack
 from autocomp.errors import CheckpointError, TrialStopped, UserError
 from autocomp.files import cache_dir, resolve_path, write_folder
 from autocomp.models.reshape import tensors
@@ -114,6 +116,8 @@ def _load(model: nn.Module, path: Path) -> nn.Module:
         values = load_file(path)
     except Exception as failure:
         raise CheckpointError(f"{path}: must be a safetensors file, but {failure}") from None
+    if path.name == WEIGHTS and is_checkpoint(path.parent):  # its tensors may lie together
+        values, _, _ = unpack(values, open_packed(path.parent).config.tensors)
     wanted = {name: tensor.shape for name, tensor in tensors(model).items()}
     wrong = [n for n, shape in wanted.items() if n not in values or values[n].shape != shape]
     if wrong:

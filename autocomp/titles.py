@@ -41,10 +41,47 @@ TITLES = {
     "top_class_share": "share of the top class",
 }
 
+MEANINGS = {
+    "bleu_1": "Share of matched words (Papineni et al., 2002).",
+    "bleu_2": "Matched runs of up to 2 words.",
+    "bleu_3": "Matched runs of up to 3 words.",
+    "bleu_4": "Matched runs of up to 4 words.",
+    "rouge_l": "Longest common subsequence (Lin, 2004).",
+    "cider": "TF-IDF weighted n-grams (Vedantam et al., 2015).",
+    "top_1": "Share of images whose likeliest class is theirs.",
+    "top_5": "Share of images whose class is among the five likeliest; of more than five.",
+    "meteor": "Aligned words, stems and synonyms (Denkowski and Lavie, 2014); needs Java.",
+    "size_mb": "10^6 bytes of the files that inference opens.",
+    "download_mb": "10^6 bytes of the packed weights and configuration.",
+    "latency_ms": "Latency ratio x the dense model's latency; from file to prediction.",
+    "latency_ratio": "Time beside the dense model, over the same number of steps.",
+    "latency_p90_ms": "90th percentile of single ratios x the dense model's latency.",
+    "latency_own_ms": "Time of an inference that ends when the model says so.",
+    "read_ms": "Of latency_ms: decoding and scaling the photo.",
+    "encoder_ms": "Of latency_ms: the encoder.",
+    "decoder_step_ms": "Of latency_ms: the decoder, for one token.",
+    "model_ms": "Of latency_ms: the model of a task that has but one graph.",
+    "rest_ms": "Of latency_ms: all between reading and the graphs, such as choosing tokens.",
+    "mean_tokens": "Steps of a prediction.",
+    "params": "Parameters.",
+    "nonzeros": "Parameters that are not zero.",
+    "macs": "Multiply-accumulates of an inference.",
+    "peak_rss_mb": "10^6 bytes of memory of a fresh process that runs it.",
+    "top_caption_share": "Share of the most frequent caption; near 1 where a model collapsed.",
+    "top_class_share": "Share of the most frequent class; near 1 where a model collapsed.",
+}
+"""What each metric is, in a line."""
+
 LESS_AND_MORE = {
     "size_mb": ("smaller", "larger"),
     "download_mb": ("smaller", "larger"),
     "latency_ms": ("faster", "slower"),
+    "latency_p90_ms": ("faster", "slower"),
+    "read_ms": ("faster", "slower"),
+    "encoder_ms": ("faster", "slower"),
+    "decoder_step_ms": ("faster", "slower"),
+    "model_ms": ("faster", "slower"),
+    "rest_ms": ("faster", "slower"),
     "params": ("fewer", "more"),
     "nonzeros": ("fewer", "more"),
     "macs": ("fewer", "more"),
@@ -72,10 +109,11 @@ def number(value: float) -> str:
     """Three significant digits, and all digits before the point; millions and more by letter."""
     for size, letter in ((1e9, "G"), (1e6, "M")):
         if abs(value) >= size:
-            return f"{value / size:.3g}{letter}"
+            return f"{float(f'{value / size:.3g}'):g}{letter}"
     if abs(value) < NOTHING:
         return "0.00"
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".removesuffix(".")
+    # 999.5 has four digits once it is rounded
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".removesuffix(".")
 
 
 def compared(metric: str, value: float, dense: float | None) -> str:

@@ -167,7 +167,11 @@ def _lower(work: Work, policy: Policy, directory: Path) -> tuple[Artifact, Run]:
 
 def _times(work: Work, run: Run) -> dict[str, float]:
     bench = work.bench
-    own_ms = own_latency_ms(work.task, run, bench.raw_inputs, bench.target)
+    own_ms = own_latency_ms(
+        bench.inference(work.task, run, None),
+        bench.inference(bench.task, bench.dense.run, bench.steps),
+        bench.dense.config.dense_latency_ms,
+    )
     return {**_beside_dense(work, run), "latency_own_ms": own_ms}
 
 
@@ -175,7 +179,8 @@ def _beside_dense(work: Work, run: Run) -> dict[str, float]:
     """Latency, the ends of its ratio's 95 % interval, and its parts."""
     bench = work.bench
     timed = time_beside(
-        bench.inference(work.task, run), bench.inference(bench.task, bench.dense.run)
+        bench.inference(work.task, run, bench.steps),
+        bench.inference(bench.task, bench.dense.run, bench.steps),
     )
     return timed.metrics(bench.dense.config.dense_latency_ms, bench.sequential, bench.steps)
 
@@ -208,20 +213,20 @@ def _stop_if_hopeless(bench: Bench, policy: Policy, found: Findings) -> None:
 
 def _probe(bench: Bench, policy: Policy, is_timed: bool) -> dict[str, float]:
     """What the policy's artefact weighs, and how fast it is if that is asked, untrained."""
-    with _untrained(bench, policy) as (work, artifact, run, _):
+    with _made(bench, policy) as (work, artifact, run, _):
         timed = _beside_dense(work, run) if is_timed else {}
         return sizes(work.task, work.compressed, artifact, bench.steps) | timed
 
 
 def probe(bench: Bench, number: int, policy: Policy, examples: int) -> TrialResult:
-    """What becomes of a policy without time and much data: sizes, quality of some of dev.
+    """What becomes of a policy without timing and much data: sizes, quality of some of dev.
 
     Nothing is kept. `examples` are the first ones of the split. A policy that does not fit the
     model raises what its steps raise.
     """
     with (
         _threads(bench.target.threads),
-        _untrained(bench, policy) as (work, artifact, run, skipped),
+        _made(bench, policy) as (work, artifact, run, skipped),
     ):
         metrics, _ = quality(work.task, run, "dev", examples)
         metrics |= sizes(work.task, work.compressed, artifact, bench.steps)
@@ -237,7 +242,7 @@ def probe(bench: Bench, number: int, policy: Policy, examples: int) -> TrialResu
 
 
 @contextmanager
-def _untrained(bench: Bench, policy: Policy) -> Iterator[tuple[Work, Artifact, Run, list[str]]]:
+def _made(bench: Bench, policy: Policy) -> Iterator[tuple[Work, Artifact, Run, list[str]]]:
     """The policy carried out and opened, for as long as the files of its artefact are there."""
     with tempfile.TemporaryDirectory() as folder:
         work = Work(bench.dense.compressed(), bench)

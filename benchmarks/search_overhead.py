@@ -6,8 +6,9 @@ A session lasts until its last result came back: the first from when the first t
 (the dense model is there by then), others from when the search was started again. That time, once
 for each worker, is all there was to spend. A trial's record says what it spent on each of its
 steps, and what no trial accounts for went between them: starting, asking, saving, waiting. Trials
-that a session left unfinished count until its end as cut short. The exit code is 1 if more than 5 %
-went on anything but training, evaluating and measuring.
+that a session left unfinished count until its end as cut short, and workers that wait for the last
+ones of the search as idle: no trial is left for them. The exit code is 1 if more than 5 % went on
+anything but training, evaluating, measuring and those two.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from autocomp.study.proposals import NUMBER, STUDY_NAME
 from autocomp.study.study import Study
 
 MOST = 0.05
-CUT_SHORT, BETWEEN = "cut short", "between trials"
-WANTED = ("retrain", "evaluate", "measure", CUT_SHORT)
+CUT_SHORT, IDLE, BETWEEN = "cut short", "idle at the end", "between trials"
+WANTED = ("retrain", "evaluate", "measure", CUT_SHORT, IDLE)
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,17 @@ class Session:
     start: datetime
     end: datetime
     finished: tuple[int, ...]
+    ends: tuple[datetime, ...]
     unfinished: tuple[datetime, ...]
 
     @property
     def seconds(self) -> float:
         return (self.end - self.start).total_seconds()
+
+    def idle_s(self, workers: int) -> float:
+        """How long workers waited in all for the last trials of a session that left none."""
+        last = () if self.unfinished else sorted(self.ends)[-workers:]
+        return sum((self.end - one).total_seconds() for one in last)
 
 
 def main() -> int:
@@ -61,11 +68,12 @@ def main() -> int:
         for began in session.unfinished:
             cut = session.end - max(began, session.start)
             spent[CUT_SHORT] += cut.total_seconds()
+        spent[IDLE] += session.idle_s(options.workers)
     spent[BETWEEN] = there_was - sum(spent.values())
     rest = sum(seconds for name, seconds in spent.items() if name not in WANTED)
     rows = [
         *sorted(spent.items(), key=lambda one: -one[1]),
-        ("all but training, evaluating, measuring", rest),
+        ("the rest", rest),
     ]
     for name, seconds in rows:
         print(f"{name:<40}{seconds / 60:>8.1f} min{seconds / there_was:>8.1%}")
@@ -114,7 +122,7 @@ def _sessions(study: Study, journal: Path) -> Iterator[Session]:
             continue
         end = max(finished.values())
         late = [one for number, one in began.items() if one < end < ended.get(number, never)]
-        yield Session(start, end, tuple(finished), tuple(late))
+        yield Session(start, end, tuple(finished), tuple(finished.values()), tuple(late))
 
 
 if __name__ == "__main__":

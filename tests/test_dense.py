@@ -11,10 +11,14 @@ from label_files import shapes_task, write_shapes
 from safetensors.torch import load_file, save_file
 from tiny_models import SECTION, tiny_task, weights
 
+from autocomp.checkpoint.folder import write_config, write_model
+from autocomp.compress.formats import Compressed
 from autocomp.data.tokenizer import Tokenizer
 from autocomp.dense import INITIAL, WEIGHTS, dense_key, dense_model
 from autocomp.errors import CheckpointError, UserError
 from autocomp.models.reshape import tensors
+from autocomp.policy import Policy
+from autocomp.targets import TargetSettings
 from autocomp.tasks.captioning import Captioning
 from autocomp.tasks.dense import DenseSettings
 
@@ -112,6 +116,19 @@ def test_a_users_own_weights_load(as_folder: bool, task: Captioning, tmp_path: P
     save_file(wanted, tmp_path / WEIGHTS)
     path = tmp_path if as_folder else tmp_path / WEIGHTS
     model = dense_model(task, DenseSettings(checkpoint=str(path)), "mine", 0)
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in tensors(model).items())
+
+
+def test_a_checkpoint_whose_tensors_lie_together_loads(
+    task: Captioning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autocomp.checkpoint.packing.MOST_NAMES", 0.0)
+    compressed = Compressed(task.build().eval())
+    artifact = write_model(tmp_path, task, TargetSettings(), compressed, Policy())
+    write_config(artifact, compressed, SECTION, TargetSettings(), 0, "", 1, 1.0)
+    assert set(load_file(tmp_path / WEIGHTS)) == {".floats"}
+    model = dense_model(task, DenseSettings(checkpoint=str(tmp_path)), "mine", 0)
+    wanted = tensors(compressed.module)
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in tensors(model).items())
 
 

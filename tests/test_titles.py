@@ -6,6 +6,7 @@ from autocomp.policy import Policy
 from autocomp.space.metrics import METRICS
 from autocomp.titles import (
     LESS_AND_MORE,
+    MEANINGS,
     changing,
     compared,
     in_short,
@@ -26,9 +27,13 @@ HALF = {"kind": "prune_channels", "layers": "encoder", "ratio": 0.5}
         (0.9, "0.900"),
         (21.34, "21.3"),
         (213.4, "213"),
+        (999.4, "999"),
+        (999.6, "1000"),
+        (-999.6, "-1000"),
         (1135.8, "1136"),
         (276504.0, "276504"),
         (3.456e6, "3.46M"),
+        (999.6e6, "1000M"),
         (1.2e9, "1.2G"),
         (-2.5e6, "-2.5M"),
     ],
@@ -72,6 +77,10 @@ def test_a_name_and_its_unit_come_apart(metric, told):
 )
 def test_a_metric_is_told_beside_the_dense_models(metric, value, dense, text):
     assert compared(metric, value, dense) == text
+
+
+def test_every_metric_has_a_meaning():
+    assert MEANINGS.keys() == METRICS.keys()
 
 
 def test_less_is_better_of_whatever_may_be_less():

@@ -125,7 +125,8 @@ def _measured(card: Card) -> str:
         "that no search reads. "
         f"Size, time and memory are those of these very files in {target.kind} with {threads} and "
         f"batch size {target.batch_size}, on {escaped(here['processor'])} ({here['cores']} cores, "
-        f"{escaped(here['system'])}). {kind.latency} "
+        f"{escaped(here['system'])}). {kind.latency} Latency, p90, is the 90th percentile of "
+        "the ratios to dense, times dense's latency: how unevenly the model runs. "
         "Download is what `autocomp rebuild .` makes these files from."
     )
 
@@ -183,9 +184,18 @@ DATA = {
         "CIFAR-10 (Krizhevsky, 2009): 60,000 images of ten classes, collected from the web; none "
         "is part of this checkpoint."
     ),
+    "coco_captions": (
+        "COCO's captions (Chen et al., 2015) are under CC BY 4.0. Its photos (Lin et al., 2014) "
+        "belong to those who took them; none is part of this checkpoint."
+    ),
     "flickr8k": (
         "Flickr8k (Hodosh, Young and Hockenmaier, 2013) is for non-commercial research and "
         "education. Its photos belong to those who took them; none is part of this checkpoint."
+    ),
+    "karpathy": (
+        "Flickr8k, Flickr30k or COCO in the splits of Karpathy and Fei-Fei (2015). The first two "
+        "are for non-commercial research and education; COCO's captions are under CC BY 4.0. The "
+        "photos belong to those who took them; none is part of this checkpoint."
     ),
     "scenes": "The training images were drawn, and their captions written, by autocomp itself.",
 }

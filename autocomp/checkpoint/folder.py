@@ -18,19 +18,13 @@ from pydantic import Field, StringConstraints
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from autocomp.checkpoint.packing import (
-    StoredTensor,
-    describe,
-    pack,
-    records,
-    restore,
-    together,
-)
+from autocomp.checkpoint.folding import StoredTensors
+from autocomp.checkpoint.packing import describe, pack, records, restore, together
 from autocomp.checkpoint.programs import program_of
 from autocomp.compress.formats import Compressed
 from autocomp.decisions import Decision, json_id, validate
 from autocomp.errors import CheckpointError
-from autocomp.files import write_bytes, write_json, write_text
+from autocomp.files import write_bytes, write_text
 from autocomp.policy import Policy
 from autocomp.targets import Artifact, TargetSettings, load_target
 from autocomp.tasks.base import Run, Task
@@ -65,7 +59,7 @@ class CheckpointConfig(Decision):
     format: Literal[1] = 1
     task: dict[str, Any]
     target: TargetSettings
-    tensors: dict[str, StoredTensor]
+    tensors: StoredTensors
     graphs: dict[str, FileName]
     assets: tuple[FileName, ...]
     seed: int = Field(ge=0)
@@ -282,8 +276,14 @@ def _read_config(directory: Path) -> CheckpointConfig:
 
 
 def _write_signed(directory: Path, config: CheckpointConfig) -> None:
+    """A line a setting: indented, it would be a hundredth of a small model."""
     content = config.model_dump(mode="json")
-    write_json(directory / CONFIG, content | {"checksum": _checksum(content)})
+    signed = content | {"checksum": _checksum(content)}
+    lines = [
+        f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'), allow_nan=False)}"
+        for key, value in signed.items()
+    ]
+    write_text(directory / CONFIG, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -81,7 +81,7 @@ def _run(program: str, command: str) -> str:
     return f"""With onnxruntime, numpy and Pillow alone:
 
 ```
-pip install onnxruntime numpy pillow
+pip install "onnxruntime>=1.23" numpy pillow
 python {program} photo.jpg
 ```
 

@@ -28,7 +28,7 @@ RANGES = "ranges."
 """What the name of a graph's ranges begins with."""
 TOGETHER = {torch.uint8: ".bytes", torch.float16: ".halves", torch.float32: ".floats"}
 """Where tensors of a type lie together. No module's tensor has a name that begins with a dot."""
-MOST_NAMES = 0.04
+MOST_NAMES = 0.02
 """Of the bytes of the tensors: what their names may take in the file."""
 NAME_BYTES = 70
 """What safetensors writes of a tensor beside its name."""

@@ -30,6 +30,7 @@ from autocomp.rounding import FixedMethod, RangeMethod
 from autocomp.space.domains import DOMAINS
 from autocomp.space.metrics import METRICS
 from autocomp.space.space import Sampler
+from autocomp.titles import MEANINGS
 
 Lines = dict[str, str]
 
@@ -96,35 +97,6 @@ LINES: dict[str, Lines] = {
     },
     "backbones": {
         "tiny_resnet": "For small images; torchvision's and timm's nets go by their names there.",
-    },
-    "metrics": {
-        "bleu_1": "Share of matched words (Papineni et al., 2002).",
-        "bleu_2": "Matched runs of up to 2 words.",
-        "bleu_3": "Matched runs of up to 3 words.",
-        "bleu_4": "Matched runs of up to 4 words.",
-        "rouge_l": "Longest common subsequence (Lin, 2004).",
-        "cider": "TF-IDF weighted n-grams (Vedantam et al., 2015).",
-        "top_1": "Share of images whose likeliest class is theirs.",
-        "top_5": "Share of images whose class is among the five likeliest; of more than five.",
-        "meteor": "Aligned words, stems and synonyms (Denkowski and Lavie, 2014); needs Java.",
-        "size_mb": "10^6 bytes of the files that inference opens.",
-        "download_mb": "10^6 bytes of the packed weights and configuration.",
-        "latency_ms": "Latency ratio x the dense model's latency; from file to prediction.",
-        "latency_ratio": "Time beside the dense model, over the same number of steps.",
-        "latency_p90_ms": "What nine inferences of ten stay under, on the scale of latency_ms.",
-        "latency_own_ms": "Time of an inference that ends when the model says so.",
-        "read_ms": "Of latency_ms: decoding and scaling the photo.",
-        "encoder_ms": "Of latency_ms: the encoder.",
-        "decoder_step_ms": "Of latency_ms: the decoder, for one token.",
-        "model_ms": "Of latency_ms: the model of a task that has but one graph.",
-        "rest_ms": "Of latency_ms: all between reading and the graphs, such as choosing tokens.",
-        "mean_tokens": "Steps of a prediction.",
-        "params": "Parameters.",
-        "nonzeros": "Parameters that are not zero.",
-        "macs": "Multiply-accumulates of an inference.",
-        "peak_rss_mb": "10^6 bytes of memory of a fresh process that runs it.",
-        "top_caption_share": "Share of the most frequent caption; near 1 where a model collapsed.",
-        "top_class_share": "Share of the most frequent class; near 1 where a model collapsed.",
     },
 }
 """What has no docstring of its own to quote."""
@@ -219,6 +191,6 @@ CATALOGUE: dict[str, Callable[[], Lines]] = {
     "classifiers": _written("classifiers", LINES["classifiers"]),
     "backbones": _written("backbones", LINES["backbones"]),
     "datasets": _datasets,
-    "metrics": _written("metrics", METRICS),
+    "metrics": lambda: {metric: MEANINGS[metric] for metric in METRICS},
 }
 """Kind of name -> every name of that kind and its line."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from autocomp.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from autocomp.ship.load import Captioner, Classifier
+    from autocomp.ship.verify import Verification
 
 CHECKPOINT = typer.Argument(metavar="CKPT", help="A checkpoint's folder.")
 PHOTOS = typer.Argument(metavar="PHOTO...", help="Image files.")
@@ -57,7 +59,6 @@ def verify(
     """Measure a checkpoint again; exit code 1 if its record is wrong."""
     from autocomp.data.split import SPLITS
     from autocomp.errors import UserError, unknown
-    from autocomp.ship.verify import RECORDED_SPLIT, depends_on_load
     from autocomp.ship.verify import verify as measure
 
     known = {one: one for one in SPLITS}
@@ -65,38 +66,38 @@ def verify(
         raise UserError(unknown("split", split, SPLITS))
     found = measure(directory, known[split])
     if as_json:
+        rows = [{**asdict(row), "agrees": row.agrees} for row in found.rows]
         print_json(
             {
                 "agrees": found.agrees,
                 "split": found.split,
                 "rebuilt": found.rebuilt,
-                "metrics": [
-                    {
-                        "metric": row.metric,
-                        "recorded": row.recorded,
-                        "measured": row.measured,
-                        "tolerance": row.tolerance,
-                        "agrees": row.agrees,
-                    }
-                    for row in found.rows
-                ],
+                "metrics": rows,
             }
         )
     else:
-        words = {True: "agrees", False: "DISAGREES", None: "not compared"}
-        rows = [(row.metric, row.recorded, row.measured, words[row.agrees]) for row in found.rows]
-        print_table(("metric", "recorded", "measured", ""), rows)
-        print(f"the packed weights rebuild: {found.rebuilt}")
-        print("the checkpoint is what it says" if found.agrees else "the checkpoint DISAGREES")
-        if found.reproduces and found.differing and all(map(depends_on_load, found.differing)):
-            print(
-                "in nothing but speed and memory: this may be another machine, or busy with "
-                "something else; verify it again where nothing else runs"
-            )
-        if found.split != RECORDED_SPLIT:
-            print(f"quality is recorded for {RECORDED_SPLIT}, so that of {split} is only measured")
+        _print_verification(found)
     if not found.agrees:
         raise typer.Exit(1)
+
+
+def _print_verification(found: Verification) -> None:
+    from autocomp.ship.verify import RECORDED_SPLIT, depends_on_load
+
+    words = {True: "agrees", False: "DISAGREES", None: "not compared"}
+    rows = [(row.metric, row.recorded, row.measured, words[row.agrees]) for row in found.rows]
+    print_table(("metric", "recorded", "measured", ""), rows)
+    print(f"the packed weights rebuild: {found.rebuilt}")
+    print("the checkpoint is what it says" if found.agrees else "the checkpoint DISAGREES")
+    if found.reproduces and found.differing and all(map(depends_on_load, found.differing)):
+        print(
+            "in nothing but speed and memory: this may be another machine, or busy with "
+            "something else; verify it again where nothing else runs"
+        )
+    if found.split != RECORDED_SPLIT:
+        print(
+            f"quality is recorded for {RECORDED_SPLIT}, so that of {found.split} is only measured"
+        )
 
 
 def caption(

@@ -31,23 +31,33 @@ def sensitivity(
     examples: Annotated[
         int, typer.Option(min=1, help="How many examples of dev quality is measured on.")
     ] = 200,
+    retrain: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="STEPS",
+            help="Retrain so long after pruning, and through the rounding of qat: true.",
+        ),
+    ] = 0,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Readings side by side; 0 takes them in this process.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure each layer alone at each width and ratio; the same command again resumes."""
+    """Measure each layer alone at each width and ratio in the space; the same command resumes."""
     from autocomp.report.heatmap import plot_heat_map
     from autocomp.report.sensitivity import grid, sensitivity_table
     from autocomp.space.space import SearchSpace
     from autocomp.study.sensitivity import SENSITIVITY, measure_sensitivity
 
     loaded = SearchSpace.load(space)
-    directory = out or RESULTS / f"{space.stem}-sensitivity"
+    ending = f"-retrain-{retrain}" if retrain else ""
+    directory = out or RESULTS / f"{space.stem}-sensitivity{ending}"
     found = measure_sensitivity(
         loaded,
         directory,
         examples=examples,
+        retrain_steps=retrain,
         workers=workers,
         command=" ".join(["autocomp", *sys.argv[1:]]),
         on_training=plain_training,
@@ -61,7 +71,7 @@ def sensitivity(
     table = sensitivity_table(cells)
     rows = [[row[key] for key in table.columns] for row in table.rows]
     print_table(list(table.columns.values()), rows)
-    print(f"share of the dense model's {cells.metric} on {found.examples} examples of dev")
+    print(f"{cells.told} on {found.examples} examples of dev, {cells.training}")
     print(f"files: {directory / SENSITIVITY}, {directory / HEAT_MAP}")
 
 

@@ -53,6 +53,8 @@ def front(
 
     if as_json and as_csv:
         raise UserError("front: must print --json or --csv, but got both")
+    if not plot and (x or y):
+        raise UserError("front: must draw the plot that --x and --y name, but got --no-plot")
     study = Study.load(directory)
     found = study.front_and_others() if every else study.front()
     image = draw(study, x, y) if plot else None

@@ -1,4 +1,4 @@
-"""JSON files that list images with their captions: read, checked, and brought into one form.
+"""Files that list images with their captions: read, checked, and brought into one form.
 
 Such a file comes from anywhere, so nothing in it is believed: what is not as it should be is
 refused with its place, or left out and named where the rest still makes sense without it.
@@ -26,15 +26,15 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 Annotations = TypeVar("Annotations", bound=BaseModel)
 
 
-def _inside(text: str) -> str:
-    """The path without its detours, if it cannot leave the folder it starts in."""
+def inside(text: str) -> str:
+    """The path without its detours; `ValueError` if it can leave the folder it starts in."""
     path = PureWindowsPath(text)  # which takes either slash for one
     if path.anchor or ".." in path.parts or any(ord(letter) < 32 for letter in text):
         raise ValueError(f"must be a path inside the image folder, but got {reprlib.repr(text)}")
     return str(PurePosixPath(text))
 
 
-InnerPath = Annotated[str, Field(max_length=1000), AfterValidator(_inside)]
+InnerPath = Annotated[str, Field(max_length=1000), AfterValidator(inside)]
 """Where an image lies in the image folder."""
 
 
@@ -49,22 +49,26 @@ class Entry(NamedTuple):
     captions: Sequence[tuple[int | None, Any]]
 
 
+def read_whole(file: Path) -> bytes:
+    """The file without its byte order mark; `DataError` if it is too large or cannot be read."""
+    try:
+        size = file.stat().st_size
+        if size > LARGEST_BYTES:
+            raise DataError(f"{file}: must have at most {LARGEST_BYTES:,} bytes, but has {size:,}")
+        return file.read_bytes().removeprefix(BYTE_ORDER_MARK)
+    except OSError as failure:
+        reason = failure.strerror or failure
+        raise DataError(f"{file}: must be a file that can be read, but {reason}") from None
+
+
 def read_annotations(file: Path, form: type[Annotations], hint: str) -> Annotations:
-    """The file as a `form`, which names what is needed of it; the rest is passed over.
+    """The JSON file as a `form`, which names what is needed of it; the rest is passed over.
 
     Raises `DataError` with the first place that is not as it should be; `hint` says what to do with
     a file of another kind.
     """
     try:
-        size = file.stat().st_size
-        if size > LARGEST_BYTES:
-            raise DataError(f"{file}: must have at most {LARGEST_BYTES:,} bytes, but has {size:,}")
-        data = file.read_bytes().removeprefix(BYTE_ORDER_MARK)
-    except OSError as failure:
-        reason = failure.strerror or failure
-        raise DataError(f"{file}: must be a file that can be read, but {reason}") from None
-    try:
-        return form.model_validate_json(data)
+        return form.model_validate_json(read_whole(file))
     except ValidationError as failure:
         raise DataError(f"{file}: {_problem(failure, hint)}") from None
 
@@ -89,11 +93,11 @@ def _problem(failure: ValidationError, hint: str) -> str:
 
 
 def photos_of(
-    file: Path, entries: Iterable[Entry], split: SplitName, images: Path
+    where: Path, entries: Iterable[Entry], split: SplitName, images: Path
 ) -> tuple[list[Photo], list[str]]:
-    """The photos of one split in the file's order, and a line for each that is listed again.
+    """The photos of one split in the order of the entries, and a line for each listed again.
 
-    Raises `DataError` if an image is in two splits.
+    Raises `DataError` if an image is in two splits; `where` is what lists it.
     """
     photos: dict[str, Photo] = {}
     again: list[str] = []
@@ -101,7 +105,7 @@ def photos_of(
     for name, own, captions in entries:
         if splits.setdefault(name, own) != own:
             both = " and ".join(str(one or "none") for one in (splits[name], own))
-            raise DataError(f"{file}: an image must be in one split, but {name} is in {both}")
+            raise DataError(f"{where}: an image must be in one split, but {name} is in {both}")
         if own == split and name in photos:
             again.append(f"{name}: is listed again")
         elif own == split:

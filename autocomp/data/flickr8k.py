@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from autocomp.data.photos import Photo, first_of, given_folder, is_folder, load_photos
-from autocomp.data.split import ImageSplit, SplitName
+from autocomp.data.annotations import Entry, inside, photos_of, read_whole
+from autocomp.data.photos import first_of, given_folder, is_file, is_folder, load_photos
+from autocomp.data.split import SPLITS, ImageSplit, SplitName
 from autocomp.decisions import Decision
 from autocomp.errors import DataError
 
@@ -44,18 +46,37 @@ def load_flickr8k(settings: Flickr8kSettings, split: SplitName) -> ImageSplit:
     """The images that the split's official list names, in its order, with their captions."""
     root = given_folder(settings.root, "task.data.root", "Flickr8k")
     images = first_of(root, IMAGE_FOLDERS, "an image folder", is_folder)
-    listed = _listed(root, split)
+    lists = _lists(root, split)
     captions = read_captions(_captions_file(root, settings.captions_file))
-    photos = [_photo(name, images, captions.get(name, ())) for name in listed]
+    photos, lost = photos_of(root, _entries(lists, captions), split, images)
+    lost += _strays(lists, captions, images)
     where = f"{root}, {split} split"
-    return load_photos(split, photos, where, settings.image_size, settings.max_unreadable)
+    return load_photos(split, photos, where, settings.image_size, settings.max_unreadable, lost)
 
 
-def _photo(name: str, images: Path, captions: tuple[str, ...]) -> Photo:
-    references = tuple(filter(None, captions))
-    has_empty = 0 < len(references) < len(captions)
-    remarks = ("one caption is empty",) if has_empty else ()
-    return Photo(name, images / name, references, remarks)
+def _entries(
+    lists: Mapping[SplitName, list[str]], captions: Mapping[str, tuple[str, ...]]
+) -> Iterator[Entry]:
+    for split, names in lists.items():
+        for name in names:
+            yield Entry(name, split, [(None, text) for text in captions.get(name, ())])
+
+
+def _strays(
+    lists: Mapping[SplitName, list[str]], captions: Mapping[str, tuple[str, ...]], images: Path
+) -> list[str]:
+    """A line for each image that has captions, but is in no list and not there either.
+
+    Without all lists nobody knows; and the lists leave out some of the images that are there.
+    """
+    if len(lists) < len(SPLITS):
+        return []
+    unlisted = captions.keys() - {name for names in lists.values() for name in names}
+    return [
+        f"{name}: has captions but is not listed"
+        for name in sorted(unlisted)
+        if not is_file(images / name)
+    ]
 
 
 def read_captions(file: Path) -> dict[str, tuple[str, ...]]:
@@ -112,15 +133,24 @@ def _captions_file(root: Path, named: str | None) -> Path:
     return first_of(root, _text_paths(*names), "a captions file")
 
 
-def _listed(root: Path, split: SplitName) -> list[str]:
-    paths = _text_paths(f"Flickr_8k.{split}Images.txt")
-    file = first_of(root, paths, f"the official list of the {split} split")
-    names = [line.strip() for line in _read_text(file).splitlines() if line.strip()]
-    if not names:
-        raise DataError(f"{file}: must name at least one image, but is empty")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{file}: must name every image once, but names {twice!r} again")
+def _lists(root: Path, needed: SplitName) -> dict[SplitName, list[str]]:
+    """What the official lists name; all but the `needed` one may be missing."""
+    lists: dict[SplitName, list[str]] = {}
+    for split in SPLITS:
+        paths = _text_paths(f"Flickr_8k.{split}Images.txt")
+        if split == needed or any(is_file(root / path) for path in paths):
+            file = first_of(root, paths, f"the official list of the {split} split")
+            lists[split] = _listed(file)
+    return lists
+
+
+def _listed(file: Path) -> list[str]:
+    names: list[str] = []
+    for number, line in enumerate(_read_text(file).splitlines(), start=1):
+        try:
+            names += [inside(line.strip())] if line.strip() else []
+        except ValueError as failure:
+            raise DataError(f"{file}:{number}: {failure}") from None
     return names
 
 
@@ -130,6 +160,6 @@ def _text_paths(*names: str) -> tuple[str, ...]:
 
 def _read_text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return io.StringIO(read_whole(file).decode(), newline=None).read()
     except UnicodeDecodeError as failure:
         raise DataError(f"{file}: must be UTF-8 text, but {failure.reason}") from None

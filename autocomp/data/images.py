@@ -2,7 +2,8 @@
 
 A cached split is a folder `images/<key>/` in the cache folder, with `images.npy` (memory-mapped
 when read, so that processes share its pages) and `unreadable.json`. The key covers everything the
-pixels depend on; a stale entry is therefore never read, only left behind.
+pixels depend on: of files all their bytes, for names, lengths and times may be those of others. A
+stale entry is therefore never read, only left behind.
 """
 
 from __future__ import annotations
@@ -76,31 +77,58 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 
 def load_files(files: Sequence[Path], size: int) -> ImageStack:
-    """Decode image files, or read them back if no name, length, time or size has changed."""
-    stats = [file.stat() for file in files]
-    key = [
-        (file.name, stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, stats, strict=True)
-    ]
-    return cached_stack(key, len(files), size, lambda index: _read_file(files[index], size))
+    """Decode image files, or read them back if the same bytes have been decoded before.
+
+    A file that cannot be read is tried again each time; one that is no image never is. Raises
+    `DataError` if a file changes meanwhile.
+    """
+    digests: dict[int, str] = {}
+    unreadable: dict[int, str] = {}
+    for index, file in enumerate(files):
+        try:
+            digests[index] = _digest(_read_file(file))
+        except photos.Unusable as failure:
+            unreadable[index] = str(failure)
+    places = list(digests)
+
+    def read(row: int) -> np.ndarray:
+        return photos.read_image(_read_again(files[places[row]], digests[places[row]]), size)
+
+    stack = cached_stack(list(digests.values()), len(places), size, read)
+    unreadable |= {places[row]: reason for row, reason in stack.unreadable.items()}
+    return ImageStack(stack.images, dict(sorted(unreadable.items())))
 
 
-def _read_file(file: Path, side: int) -> np.ndarray:
+def _read_file(file: Path) -> bytes:
     try:
         size = file.stat().st_size
-        if size > LARGEST_BYTES:
-            raise DataError(f"must have at most {LARGEST_BYTES:,} bytes, but has {size:,}")
-        data = file.read_bytes()
     except OSError as failure:
-        raise DataError(f"must be readable, but {failure.strerror or failure}") from None
-    return read_image(data, side)
+        raise photos.Unusable(f"must be readable, but {failure.strerror or failure}") from None
+    if size > LARGEST_BYTES:
+        raise photos.Unusable(f"must have at most {LARGEST_BYTES:,} bytes, but has {size:,}")
+    return photos.read_bytes(file)
+
+
+def _read_again(file: Path, digest: str) -> bytes:
+    try:
+        data = _read_file(file)
+    except photos.Unusable as failure:
+        raise DataError(f"{file}: {failure}") from None
+    if _digest(data) != digest:
+        raise DataError(f"{file}: must stay as it is while it is read, but was changed")
+    return data
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def cached_stack(key: Any, count: int, size: int, read: Callable[[int], np.ndarray]) -> ImageStack:
     """`read(0)` ... `read(count - 1)` stacked, from the cache if `key` has been read before.
 
-    `read` gives (size, size, 3) uint8 or raises `DataError` with the reason. `key` is anything JSON
-    can write; Pillow's version is added to it. Processes that want the same entry at once wait for
-    the first of them.
+    `read` gives (size, size, 3) uint8 or raises `Unusable` with a reason that will always hold, for
+    it is kept. `key` is anything JSON can write; Pillow's version is added to it. Processes that
+    want the same entry at once wait for the first of them.
     """
     text = json.dumps([key, count, size, PIL.__version__])
     try:
@@ -131,7 +159,7 @@ def _fill(folder: Path, count: int, size: int, read: Callable[[int], np.ndarray]
         for index in range(count):
             try:
                 file.write(read(index).tobytes())
-            except DataError as failure:
+            except photos.Unusable as failure:
                 unreadable[index] = str(failure)
         # numpy leaves room in the header for the first axis, so a smaller count fits in place
         file.seek(0)

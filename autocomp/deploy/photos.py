@@ -27,6 +27,8 @@ Photo = bytes | str | os.PathLike[str]
 Run = Callable[..., dict[str, np.ndarray]]
 """`run(graph, **inputs)`: the outputs of one graph, by name."""
 
+OLDEST = "1.23"
+"""The first onnxruntime that has all kernels which models may hold."""
 _LOAD_ERRORS = (
     ort_errors.EPFail,
     ort_errors.Fail,
@@ -104,7 +106,10 @@ def open_session(path: Path, threads: int = 1) -> ort.InferenceSession:
         )
     except _LOAD_ERRORS as failure:
         reason = " ".join(str(failure).split())[:200]
-        raise Unusable(f"{path}: must be a whole ONNX file, but {reason}") from None
+        raise Unusable(
+            f"{path}: must be a whole ONNX file that onnxruntime reads from {OLDEST} on, "
+            f"but to {ort.__version__} {reason}"
+        ) from None
 
 
 def runner(sessions: Mapping[str, ort.InferenceSession]) -> Run:

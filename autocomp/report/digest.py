@@ -18,7 +18,7 @@ from autocomp.study.front import Front, directed
 from autocomp.study.journal import Journal, read_journal
 from autocomp.study.store import StudyStore
 from autocomp.study.study import Study
-from autocomp.titles import SHARES, name_and_unit
+from autocomp.titles import LESS_AND_MORE, MEANINGS, SHARES, name_and_unit
 
 
 def digest(study: Study) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _objective(one: Objective, front: Front) -> dict[str, Any]:
 
 
 def _metrics(study: Study) -> dict[str, dict[str, Any]]:
-    """Name, unit and better direction, if any, of every metric, the objectives first."""
+    """What the page says and knows of every metric, the objectives first."""
     front = study.front()
     known = dict.fromkeys(one.metric for one in front.objectives)
     for result in study.results.values():
@@ -76,7 +76,13 @@ def _metrics(study: Study) -> dict[str, dict[str, Any]]:
 
 
 def _metric(metric: str, direction: Direction | None) -> dict[str, Any]:
-    """`percent` for a share, which is shown as one."""
+    """Its better direction, if any; `percent` for a share, which is shown as one."""
     name, unit = name_and_unit(metric)
-    is_share = metric in SHARES
-    return {"name": name, "unit": unit, "direction": direction, "percent": is_share}
+    return {
+        "name": name,
+        "unit": unit,
+        "meaning": MEANINGS.get(metric),
+        "direction": direction,
+        "less_and_more": LESS_AND_MORE.get(metric, ("less", "more")),
+        "percent": metric in SHARES,
+    }

@@ -56,7 +56,8 @@ def gallery(study: Study) -> dict[str, Any]:
     """The photos, and what every trial whose predictions were kept says of them, with its scores.
 
     {"metric", "how", "photos": [{"name", "image", "references"}], "trials": {number: [[words,
-    score], ...]}}; {"missing": why} without the dense model's predictions or without the data.
+    score], ...]}}, where a score is None if the trial has none of that name; {"missing": why}
+    without the dense model's predictions, without its scores or without the data.
     """
     kind = SHOWN.get(str(study.space.task.get("kind")))
     if kind is None:
@@ -66,17 +67,24 @@ def gallery(study: Study) -> dict[str, Any]:
         rule = "needs what the dense model predicted (trials/00000/predictions.json)"
         return {"missing": f"{rule}, which this study did not keep"}
     dense = kept[DENSE_TRIAL]
+    if not dense.scores:
+        return {"missing": "needs the dense model's score on each image, and it has none"}
     metric = _metric(study, dense)
     try:
         section = validate(kind.section, study.space.task, "task", SpaceError)
         split = kind.load(section.data, cast(SplitName, dense.split))
-        members = [one.trial for one in study.front().members if one.trial in kept]
-        shown = choose(dense.scores[metric], [kept[one].scores[metric] for one in members])
+        members = [kept[one.trial] for one in study.front().members if one.trial in kept]
+        others = [one.scores[metric] for one in members if metric in one.scores]
+        shown = choose(dense.scores[metric], others)
         photos = [_photo(split, dense.names[index]) for index in shown]
     except (DataError, SpaceError) as failure:
         return {"missing": f"needs the study's photos, but {' '.join(failure.problems)}"}
+    nothing = [None] * len(dense.names)
     trials = {
-        number: [[kind.said(own.predictions[index]), own.scores[metric][index]] for index in shown]
+        number: [
+            [kind.said(own.predictions[index]), own.scores.get(metric, nothing)[index]]
+            for index in shown
+        ]
         for number, own in kept.items()
     }
     return {"metric": metric, "how": _how(dense), "photos": photos, "trials": trials}

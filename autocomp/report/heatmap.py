@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from autocomp.files import write_bytes
 from autocomp.report.plot import DOTS_PER_INCH, RC
 from autocomp.report.sensitivity import Grid
-from autocomp.titles import title
 
 ROW_INCHES, COLUMN_INCHES = 0.19, 0.75
 LABEL_INCHES, MARGIN_INCHES = 3.2, 1.0
@@ -49,8 +48,8 @@ def plot_heat_map(path: Path, found: Grid, name: str) -> None:
                 colour = "white" if share < DARK_BELOW else "black"
                 axes.text(column, row, f"{share:.0%}", ha="center", va="center", color=colour)
         bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 4 / height), pad=0.02)
-        bar.set_label(f"share of the dense model's {title(found.metric)}")
-        figure.suptitle(f"{name}: each layer alone, nothing retrained")
+        bar.set_label(found.told)
+        figure.suptitle(f"{name}: each layer alone, {found.training}")
         picture = io.BytesIO()
         figure.savefig(picture, dpi=DOTS_PER_INCH, format="png")
     write_bytes(path, picture.getvalue())

@@ -34,6 +34,7 @@ SCRIPTS = (
     "chosen",
     "photos",
     "layers",
+    "filter",
     "table",
     "search",
     "start",

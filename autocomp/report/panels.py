@@ -37,7 +37,8 @@ def panels_of(
 ) -> list[Panel]:
     """The quality against each cost, or the one panel of the metrics named.
 
-    `StudyError` for a metric that no complete trial has, or if there is no complete trial.
+    `StudyError` for a metric that no complete trial has, for one that is named twice, or if there
+    is no complete trial.
     """
     complete = [one for one in results if one.status == "complete"]
     axes = _axes(front, complete, x, y)
@@ -56,13 +57,15 @@ def _axes(
         for place, metric in (("x", x), ("y", y))
         if metric is not None and metric not in known
     ]
+    if x is not None and x == y:
+        lines.append(f"y: must be another metric than x, but both are {x!r}")
     if lines:
         raise StudyError(*lines)
     goals = directed(front.objectives)
     qualities = [metric for metric, direction in goals if direction == "maximize"]
-    upwards = [*qualities, *(metric for metric, _ in goals)]
-    vertical = y or next((one for one in upwards if one != x), upwards[0])
     named = [one.metric for one in front.objectives] + ["size_mb", "latency_ms", "params"]
+    upwards = [*qualities, *(metric for metric, _ in goals), *named]
+    vertical = y or next((one for one in upwards if one != x and one in known), upwards[0])
     others = [one for one in dict.fromkeys(named) if one != vertical and one in known]
     if x or y or len(goals) < 2:
         return [(x or (others or [vertical])[0], vertical)]

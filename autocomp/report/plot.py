@@ -151,7 +151,7 @@ def _tick(value: float) -> str:
 
 
 def _bounds(axes: Axes, front: Front, panel: Panel) -> None:
-    """Shade what lies beyond the bounds of the space."""
+    """Shade what lies beyond the bounds of the space: all, if a bound lies beyond the axis."""
     objectives = {one.metric: one for one in front.objectives}
     for metric, span, limits in (
         (panel.x, axes.axvspan, axes.get_xlim()),
@@ -162,8 +162,8 @@ def _bounds(axes: Axes, front: Front, panel: Panel) -> None:
             if not bound or (bound.of_dense and front.reference is None):
                 continue
             limit = bound.value((front.reference or {}).get(metric))
-            if limits[0] < limit < limits[1]:
-                span(*sorted((limit, edge)), color=BLACK, alpha=0.05, linewidth=0, zorder=0)
+            ends = sorted((min(max(limit, limits[0]), limits[1]), edge))
+            span(*ends, color=BLACK, alpha=0.05, linewidth=0, zorder=0)
     axes.autoscale(False)
 
 

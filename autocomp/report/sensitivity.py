@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autocomp.errors import StudyError
-from autocomp.policy import NOTHING
+from autocomp.policy import NOTHING, Policy
 from autocomp.report.table import Table
+from autocomp.space.metrics import Direction
 from autocomp.space.objectives import Objective
-from autocomp.study.front import directed
-from autocomp.study.sensitivity import Reading, Sensitivity
-from autocomp.titles import in_short
+from autocomp.study.sensitivity import Reading, Sensitivity, quality_of
+from autocomp.titles import in_short, title
 
 BITS = ("quantize", "fixed_point")
 """Kinds whose values are bits, of which fewer take away more."""
@@ -21,43 +21,57 @@ BITS = ("quantize", "fixed_point")
 
 @dataclass(frozen=True)
 class Grid:
-    """`shares[layer][heading]` is the share of dense's quality that is left; some are not known."""
+    """`shares[layer][heading]` is how much of dense's quality is left; some are not known.
 
-    metric: str
+    `told` says what a share is of, `training` what was done before it was read.
+    """
+
+    told: str
+    training: str
     headings: tuple[str, ...]
     shares: dict[str, dict[str, float]]
 
 
 def grid(found: Sensitivity, objectives: tuple[Objective, ...]) -> Grid:
-    """The readings by layer, in their order, of the first quality among the objectives.
+    """The readings by layer, in their order, of the quality among the objectives.
 
-    `StudyError` if there is none, or if the dense model has none of it.
+    Of one to minimise, half is left where it is twice the dense model's.
     """
-    metric = next((one for one, better in directed(objectives) if better == "maximize"), None)
-    if metric is None:
-        raise StudyError("objectives: must hold a quality to maximise, but have none")
+    metric, better = quality_of(objectives)
     dense = found.dense[metric]
-    if dense <= 0:
-        raise StudyError(f"the dense model's {metric} must be above 0, but is {dense:g}")
     named = list(zip(found.readings, _headings(found.readings), strict=True))
     shares: dict[str, dict[str, float]] = {}
     for one, heading in named:
         row = shares.setdefault(one.layer, {})
         if one.status == "complete":
             assert heading not in row, f"{one.layer}: {heading} twice"
-            row[heading] = one.metrics[metric] / dense
+            row[heading] = _share(one.metrics[metric], dense, better)
     named.sort(key=lambda each: _order(each[0]))
-    return Grid(metric, tuple(dict.fromkeys(heading for _, heading in named)), shares)
+    told, steps = title(metric), found.retrain_steps
+    return Grid(
+        told=f"share of the dense model's {told}"
+        if better == "maximize"
+        else f"the dense model's {told} as a share of this one's",
+        training=f"retrained for {steps} steps" if steps else "nothing retrained",
+        headings=tuple(dict.fromkeys(heading for _, heading in named)),
+        shares=shares,
+    )
+
+
+def _share(value: float, dense: float, better: Direction) -> float:
+    if better == "maximize":
+        return value / dense
+    return dense / value if value else math.inf
 
 
 def _headings(readings: Sequence[Reading]) -> list[str]:
     """What each reading does in a few words; where those are the same, with what differs."""
     alike: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for one in readings:
-        alike[in_short(one.policy)].append(_settings(one))
+        alike[_short(one)].append(_settings(one))
     told = []
     for one in readings:
-        short, own = in_short(one.policy), _settings(one)
+        short, own = _short(one), _settings(one)
         differing = [
             key for key in own if any(own[key] != other.get(key) for other in alike[short])
         ]
@@ -65,18 +79,25 @@ def _headings(readings: Sequence[Reading]) -> list[str]:
     return told
 
 
+def _short(reading: Reading) -> str:
+    """What was done to the layer, without how it was retrained: that is the same for all."""
+    return in_short(Policy.model_construct(steps=reading.policy.steps[:1]))
+
+
 def _settings(reading: Reading) -> dict[str, Any]:
     """What the reading's step says, but for the layer."""
-    (step,) = reading.policy.steps
+    settings = reading.policy.steps[0].model_dump(exclude={"layers", "exclude"})
     field = NOTHING[reading.kind][0]
-    return {**step.model_dump(exclude={"layers", "exclude"}), field: reading.value}
+    return settings | {field: settings[field][reading.layer]}
 
 
-def _order(reading: Reading) -> tuple[int, float]:
+def _order(reading: Reading) -> tuple[int, str, float]:
     """Bits first, then the other kinds; within one kind ascending with how much is taken away."""
     if reading.kind in BITS:
-        return BITS.index(reading.kind), -reading.value
-    return len(BITS) + list(NOTHING).index(reading.kind), reading.value
+        # a layer's own bits before those of what it gives
+        field = "" if reading.field == "bits" else reading.field
+        return BITS.index(reading.kind), field, -reading.value
+    return len(BITS) + list(NOTHING).index(reading.kind), "", reading.value
 
 
 def sensitivity_table(found: Grid) -> Table:

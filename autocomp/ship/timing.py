@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from autocomp.errors import DataError
 from autocomp.targets import TargetSettings, load_target
 from autocomp.targets.memory import peak_rss_mb
 from autocomp.timing import TIMED_EXAMPLES, Inference, sequential_graphs, time_beside
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def _at_setting(
     batch_size: int,
     raw: list[bytes],
 ) -> Iterator[CheckpointTiming]:
+    log.info("timing %d checkpoints: threads %d, batch %d", len(opened), threads, batch_size)
     # a captioner has positions for its longest caption, and no more
     steps = min(one.config.steps for one in opened.values())
 

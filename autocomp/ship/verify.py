@@ -132,16 +132,14 @@ def _times(checkpoint: Checkpoint) -> dict[str, float]:
     task, dense_task = checkpoint.task, checkpoint.dense_task
     target, steps = checkpoint.config.target, checkpoint.config.steps
     own, raw = checkpoint.run, task.raw_inputs(RECORDED_SPLIT, TIMED_EXAMPLES)
+    dense_ms = checkpoint.config.dense_latency_ms
     with tempfile.TemporaryDirectory() as folder:
         dense_model = Compressed(dense_task.build())
         dense = write_model(Path(folder), dense_task, target, dense_model, Policy())
         dense_run = load_target(target.kind).open(dense, threads=target.threads)
-        timed = time_beside(
-            Inference(task, own, raw, target, steps),
-            Inference(dense_task, dense_run, raw, target, steps),
-        )
-    dense_ms = checkpoint.config.dense_latency_ms
-    own_ms = own_latency_ms(task, own, raw, target)
+        beside = Inference(dense_task, dense_run, raw, target, steps)
+        timed = time_beside(Inference(task, own, raw, target, steps), beside)
+        own_ms = own_latency_ms(Inference(task, own, raw, target, None), beside, dense_ms)
     return {**timed.metrics(dense_ms, sequential_graphs(task), steps), "latency_own_ms": own_ms}
 
 

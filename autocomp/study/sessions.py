@@ -6,7 +6,9 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel
 
 from autocomp.provenance import commit, machine, versions
 
@@ -14,6 +16,30 @@ COMPARED = ("machine", "versions")
 """What latency depends on."""
 Session = dict[str, Any]
 log = logging.getLogger(__name__)
+
+
+def _zoned(text: str) -> str:
+    """A time that can be told from others, whatever zone they are of."""
+    try:
+        if datetime.fromisoformat(text).tzinfo is not None:
+            return text
+    except ValueError:
+        pass
+    raise ValueError(f"must be a time such as 2026-01-31T12:00:00+00:00, but got {text!r}")
+
+
+class _Session(BaseModel):
+    started: Annotated[str, AfterValidator(_zoned)] = ""
+    command: str | None = None
+    commit: str | None = None
+    machine: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
+
+
+class Header(BaseModel):
+    """What study.json must be for its sessions to be read; what else it holds is kept as it is."""
+
+    sessions: list[_Session] = []
 
 
 def new_session(

@@ -22,6 +22,7 @@ from autocomp.policy import Policy
 from autocomp.predictions import PREDICTIONS, Predictions
 from autocomp.results import TrialResult
 from autocomp.study.front import Front
+from autocomp.study.sessions import Header
 
 MAY_CHANGE = ("search.trials", "search.workers", "search.timeout_s")
 SHOWN_DIFFERENCES = 3
@@ -148,7 +149,9 @@ class StudyStore:
     def read_header(self) -> dict[str, Any]:
         """What study.json holds; empty if it is not there yet."""
         path = self.directory / "study.json"
-        return _read_json(path) if path.exists() else {}
+        header = _read_json(path) if path.exists() else {}
+        validate(Header, header, str(path), StudyError)
+        return dict(header)
 
     def write_header(self, header: dict[str, Any]) -> None:
         write_json(self.directory / "study.json", header)

@@ -98,7 +98,7 @@ def measure_ratio(
     clock: Clock = time.perf_counter,
     wall: Clock = time.perf_counter,
 ) -> Latency:
-    """Call both in turn, A B then B A, until the ratio is known to +- `half_width` of itself.
+    """Call both in turn, A B or B A, until the ratio is known to +- `half_width` of itself.
 
     Before that both are called until neither gets faster any more. Stops at `max_pairs` or after
     `max_seconds` too, though never before 6 pairs: the interval says how well the ratio is known.
@@ -111,7 +111,7 @@ def measure_ratio(
         look = min_pairs
         start = wall()
         while len(pairs) < max_pairs:
-            pairs.append(_timed_pair(candidate, reference, len(pairs) % 2 == 1, clock))
+            pairs.append(_timed_pair(candidate, reference, is_swapped(len(pairs)), clock))
             if len(pairs) >= _LEAST_PAIRS and wall() - start >= max_seconds:
                 break
             if len(pairs) == look:
@@ -149,14 +149,16 @@ def warm_up(
 def summarise(pairs: list[tuple[float, float]]) -> Latency:
     """The latency that (candidate, reference) seconds of each pair amount to.
 
-    The order alternates from pair to pair, and what it does to the ratio is taken out. The
-    interval lies between two order statistics, so it assumes no distribution.
+    What the order does to the ratio is taken out. The interval lies between two order statistics,
+    so it assumes no distribution.
     """
     seconds = np.array(pairs)  # (pairs, 2)
     logs = np.log(seconds[:, 0] / seconds[:, 1])
-    medians = [np.median(logs[order::2]) for order in (0, 1)]
-    for order, median in enumerate(medians):
-        logs[order::2] += np.mean(medians) - median
+    swapped = np.array([is_swapped(place) for place in range(len(pairs))])
+    # means of what lies between the quartiles: medians would jump where examples come in two kinds
+    middle = np.clip(logs, *np.quantile(logs, [0.25, 0.75]))
+    effects = [middle[swapped == order].mean() for order in (False, True)]
+    logs += np.where(swapped, -1, 1) * (effects[1] - effects[0]) / 2
     ratios = np.sort(np.exp(logs))
     count = len(ratios)
     rank = max(0, int((count - 1.96 * count**0.5) / 2))
@@ -171,16 +173,25 @@ def summarise(pairs: list[tuple[float, float]]) -> Latency:
     )
 
 
+def is_swapped(place: int) -> bool:
+    """Whether the reference is called first in the pair at `place`.
+
+    Thue and Morse's order has no period: whatever examples the calls take in turn, each of them is
+    timed in both orders, so that what an example costs is not taken for what an order does.
+    """
+    return place.bit_count() % 2 == 1
+
+
 def _timed_pair(
     candidate: Callable[[], object],
     reference: Callable[[], object],
-    is_swapped: bool,
+    swapped: bool,
     clock: Clock,
 ) -> tuple[float, float]:
     """Seconds of the candidate and of the reference, the reference called first if swapped."""
-    first, second = (reference, candidate) if is_swapped else (candidate, reference)
+    first, second = (reference, candidate) if swapped else (candidate, reference)
     times = _timed(first, clock), _timed(second, clock)
-    return (times[1], times[0]) if is_swapped else times
+    return (times[1], times[0]) if swapped else times
 
 
 def _timed(call: Callable[[], object], clock: Clock) -> float:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from autocomp.checkpoint.card import DATA, Card, Example, write_card
 from autocomp.checkpoint.folder import CARD
 from autocomp.checkpoint.kinds import KINDS, escaped
 from autocomp.data import captions, labels
+from autocomp.deploy.photos import OLDEST
 from autocomp.policy import Policy, Quantize, Retrain
 from autocomp.targets import TargetSettings
 from autocomp.tasks.registry import TASKS
@@ -138,7 +140,10 @@ def test_the_dense_models_card_compares_it_with_nothing(tmp_path: Path) -> None:
 
 def test_the_card_says_how_to_run_it_and_what_is_known_of_the_data(tmp_path: Path) -> None:
     text = written(tmp_path, replace(HERE, examples=()))
-    assert "pip install onnxruntime numpy pillow\npython caption.py photo.jpg\n" in text
+    needed = f'pip install "onnxruntime>={OLDEST}" numpy pillow'
+    assert f"{needed}\npython caption.py photo.jpg\n" in text
+    assert f"onnxruntime>={OLDEST}" in (requires("autocomp") or [])
+    assert needed in (Path(__file__).parents[2] / "docs" / "shipping.md").read_text()
     assert "drawn" in text
     assert "## What it says" not in text
     data = {"kind": "unheard of", "image_size": 32}
@@ -147,4 +152,12 @@ def test_the_card_says_how_to_run_it_and_what_is_known_of_the_data(tmp_path: Pat
 
 def test_every_kind_has_its_words() -> None:
     assert set(KINDS) == set(TASKS)
-    assert set(DATA) <= {*captions.DATASETS, *labels.DATASETS}
+    assert {*DATA, "image_folder"} == {*captions.DATASETS, *labels.DATASETS}
+
+
+@pytest.mark.parametrize("kind", ["flickr8k", "karpathy"])
+def test_flickr8k_is_not_for_commerce_whatever_the_form(tmp_path: Path, kind: str) -> None:
+    data = {"kind": kind, "image_size": 32}
+    (_, told) = written(tmp_path, replace(HERE, task={**TASK, "data": data})).split("## Data\n\n")
+    assert told.startswith("Flickr8k")
+    assert "for non-commercial research" in told

@@ -14,14 +14,14 @@ from autocomp.checkpoint.folder import (
     METRICS,
     POLICY,
     WEIGHTS,
-    CheckpointConfig,
     download_mb,
     open_checkpoint,
     seal,
     write_config,
     write_model,
 )
-from autocomp.decisions import content_id
+from autocomp.checkpoint.folding import unfold
+from autocomp.decisions import json_id
 from autocomp.errors import CheckpointError, UserError
 from autocomp.files import write_json
 from autocomp.models.reshape import tensors
@@ -65,9 +65,8 @@ def config(folder):
 
 
 def sign(folder, config):
-    """Write a valid configuration with a checksum that fits, as a forger would."""
-    forged = CheckpointConfig.model_validate(config | {"checksum": ""})
-    write_json(folder / CONFIG, {**config, "checksum": content_id(forged)})
+    """Write a configuration with a checksum that fits, as a forger would."""
+    write_json(folder / CONFIG, config | {"checksum": json_id(config | {"checksum": ""})})
 
 
 def refused(folder):
@@ -244,8 +243,8 @@ def test_a_file_that_no_checksum_covers_is_refused(folder, config, name):
 
 
 def test_shapes_that_are_not_the_weights_are_refused(folder, config):
-    name = "decoder.norm.weight"
-    config["tensors"][name]["shape"] = [10**12]
+    config["tensors"] = unfold(config["tensors"])
+    config["tensors"]["decoder.norm.weight"]["shape"] = [10**12]
     sign(folder, config)
     with pytest.raises(CheckpointError, match="must hold the tensors"):
         open_checkpoint(folder).compressed()
@@ -254,6 +253,7 @@ def test_shapes_that_are_not_the_weights_are_refused(folder, config):
 @pytest.mark.parametrize("change", ["added", "removed"])
 def test_tensors_of_another_model_are_refused(folder, config, change):
     if change == "removed":
+        config["tensors"] = unfold(config["tensors"])
         del config["tensors"]["decoder.norm.weight"]
     else:
         config["task"]["model"]["encoder_layers"] = 1

@@ -188,6 +188,8 @@ def test_bench(cli: Cli, checkpoint: Path, study: Path) -> None:
     command = ["bench", checkpoint, study / "dense", "--against", study / "dense"]
     result = cli(*command, "--threads", "1,2", "--batch", "1,3", "--json")
     found = json.loads(done(result))
+    settings = [f"timing 2 checkpoints: threads {t}, batch {b}" for t in (1, 2) for b in (1, 3)]
+    assert [line for line in result.stderr.splitlines() if "timing" in line] == settings
     assert found["against"] == str(study / "dense")
     keys = [(one["threads"], one["batch_size"], one["checkpoint"]) for one in found["timings"]]
     names = [str(study / "dense"), str(checkpoint)]
@@ -317,6 +319,7 @@ def test_sensitivity(cli: Cli, tmp_path: Path, space_file: Path) -> None:
     printed = done(cli(*command))
     assert "decoder.embedding" in printed
     assert "8 bits" in printed
+    assert "share of the dense model's CIDEr on 4 examples of dev, nothing retrained" in printed
     assert (tmp_path / "sensitivity.png").exists()
 
 

@@ -196,6 +196,8 @@ def test_no_study(cli: Cli, tmp_path: Path, command: str) -> None:
     [
         pytest.param(["--json", "--csv"], "--json or --csv, but got both", id="two formats"),
         pytest.param(["--x", "speed"], "must be one of", id="unknown metric"),
+        pytest.param(["--x", "speed", "--no-plot"], "but got --no-plot", id="no plot to name it"),
+        pytest.param(["--x", "cider", "--y", "cider"], "another metric than x", id="one metric"),
     ],
 )
 def test_front(cli: Cli, study: Path, options: list[str], message: str) -> None:

@@ -63,6 +63,14 @@ def test_other_sizes_are_scaled(binary: Path) -> None:
     assert load(binary, "test").resized(24).images.shape == (RECORDS, 24, 24, 3)
 
 
+def test_a_copy_of_the_same_length_and_time_is_another(binary: Path) -> None:
+    file = binary / BINARY / "test_batch.bin"
+    for value in (10, 200):
+        file.write_bytes((b"\x03" + bytes([value]) * 3072) * RECORDS)
+        os.utime(file, ns=(1, 1))
+        assert (load(binary, "test").images == value).all()
+
+
 def cut(folder: Path) -> None:
     file = folder / "data_batch_2.bin"
     file.write_bytes(file.read_bytes()[:-1])

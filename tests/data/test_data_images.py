@@ -12,7 +12,12 @@ from PIL import Image
 
 from autocomp.data import images
 from autocomp.data.images import cached_stack, encode_png, load_files, read_image, thumbnail
+from autocomp.deploy.photos import Unusable
 from autocomp.errors import DataError
+
+UNREADABLE = Path("/proc/self/mem")  # a file to all appearance, even for root
+RESTLESS = Path("/proc/sys/kernel/random/uuid")  # other bytes each time it is read
+on_linux = pytest.mark.skipif(not RESTLESS.is_file(), reason=f"no {RESTLESS}: it is Linux's")
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
@@ -111,7 +116,7 @@ def test_a_stack_is_read_back_without_decoding(
 ) -> None:
     files[2].write_bytes(b"damaged")
     first = load_files(files, 8)
-    monkeypatch.setattr(images, "read_image", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(images.photos, "read_image", lambda *_: pytest.fail("decoded again"))
     again = load_files(files, 8)
     assert np.array_equal(first.images, again.images)
     assert list(first.unreadable) == list(again.unreadable) == [2]
@@ -132,13 +137,47 @@ def test_a_changed_file_or_size_is_decoded_again(files: list[Path]) -> None:
     assert np.array_equal(changed.images[2], first.images[2])
 
 
-def test_a_file_of_the_same_length_with_a_new_time_is_decoded_again(
-    files: list[Path], cache: Path
-) -> None:
+@pytest.mark.parametrize("again", ["A/1.bmp", "B/1.bmp"], ids=["replaced", "another folder"])
+def test_a_file_of_the_same_name_length_and_time_is_decoded(tmp_path: Path, again: str) -> None:
+    for name, gray in (("A/1.bmp", 10), (again, 200)):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(encoded(Image.new("L", (9, 7), gray), "BMP"))
+        os.utime(file, ns=(1, 1))
+        assert (load_files([file], 8).images == gray).all()
+
+
+def test_the_same_bytes_are_decoded_once(files: list[Path], cache: Path) -> None:
     load_files(files, 8)
     os.utime(files[0], ns=(1, 1))
+    files[1] = files[1].rename(files[1].with_name("another.jpg"))
     load_files(files, 8)
-    assert len(list((cache / "images").glob("*/images.npy"))) == 2
+    assert len(list((cache / "images").glob("*/images.npy"))) == 1
+
+
+@on_linux
+def test_a_file_that_could_not_be_read_is_tried_again(files: list[Path]) -> None:
+    away = files[1].rename(files[1].with_name("away.jpg"))
+    files[1].symlink_to(UNREADABLE)
+    files[0].write_bytes(b"damaged")
+    files[3].unlink()
+    first = load_files(files, 8)
+    assert first.images.shape == (1, 8, 8, 3)
+    assert list(first.unreadable) == [0, 1, 3]
+    assert first.unreadable[1] == "must be readable, but Input/output error"
+    assert first.unreadable[3] == "must be readable, but No such file or directory"
+
+    away.replace(files[1])
+    again = load_files(files, 8)
+    assert list(again.unreadable) == [0, 3]
+    assert np.array_equal(again.images[0], read_image(files[1].read_bytes(), 8))
+
+
+@on_linux
+def test_a_file_that_changes_while_it_is_read_is_refused(files: list[Path], cache: Path) -> None:
+    with pytest.raises(DataError, match=f"^{RESTLESS}: must stay as it is while it is read, but"):
+        load_files([files[0], RESTLESS], 8)
+    assert not list((cache / "images").glob("*/images.npy"))
 
 
 @pytest.mark.parametrize("name", ["images.npy", "unreadable.json"])
@@ -162,7 +201,7 @@ def test_a_failure_leaves_no_entry(cache: Path) -> None:
 
 def test_nothing_readable_is_an_empty_stack() -> None:
     def read(index: int) -> np.ndarray:
-        raise DataError("no")
+        raise Unusable("no")
 
     stack = cached_stack("key", 2, 4, read)
     assert stack.images.shape == (0, 4, 4, 3)

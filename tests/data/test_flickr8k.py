@@ -13,6 +13,8 @@ from autocomp.data.images import read_image
 from autocomp.data.tokenizer import Tokenizer
 from autocomp.errors import DataError
 
+UNREADABLE = Path("/proc/self/mem")  # a file to all appearance, even for root
+
 
 def settings(root: Path | str, **changes: object) -> Flickr8kSettings:
     return Flickr8kSettings.model_validate({"root": str(root), "image_size": 16, **changes})
@@ -67,6 +69,36 @@ def test_a_listed_image_without_captions_is_named(kaggle: Path) -> None:
         load_split(settings(kaggle), "dev")
 
 
+def test_what_is_listed_twice_counts_once(kaggle: Path) -> None:
+    (kaggle / "Flickr_8k.trainImages.txt").write_text("a.jpg\nb.jpg\nc.jpg\n./a.jpg\n")
+    with pytest.raises(DataError, match=r"1 of 4 are: a.jpg: is listed again$"):
+        load_split(settings(kaggle), "train")
+    data = load_split(settings(kaggle, max_unreadable=0.25), "train")
+    assert list(data.names) == NAMES["train"]
+    assert data.skipped == ("a.jpg: is listed again",)
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_an_image_in_two_lists_is_refused(kaggle: Path, split: str) -> None:
+    with (kaggle / "Flickr_8k.devImages.txt").open("a") as file:
+        file.write("a.jpg\n")
+    with pytest.raises(DataError, match=r"must be in one split, but a.jpg is in train and dev$"):
+        load_split(settings(kaggle), split)
+
+
+def test_captions_of_an_image_that_is_nowhere_are_named(kaggle: Path) -> None:
+    with (kaggle / "captions.txt").open("a") as file:
+        file.write("".join(f"{name},a dog\n" for name in ("lost.jpg", "lost.jpg", "unlisted.jpg")))
+    (kaggle / "Images" / "unlisted.jpg").write_bytes(jpeg_bytes(1))
+    assert load_split(settings(kaggle), "dev").skipped == ()  # it may be of the missing list
+    (kaggle / "Flickr_8k.testImages.txt").write_text("")
+    for split, count in (("train", 4), ("dev", 3)):
+        line = "lost.jpg: has captions but is not listed"
+        with pytest.raises(DataError, match=rf"1 of {count} are: {line}$"):
+            load_split(settings(kaggle), split)
+        assert load_split(settings(kaggle, max_unreadable=0.4), split).skipped == (line,)
+
+
 def _remove(*names: str) -> Callable[[Path], None]:
     def change(root: Path) -> None:
         for name in names:
@@ -91,8 +123,14 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         _remove("Flickr_8k.trainImages.txt"),
         "official list of the train split, but there is no Flickr_8k.trainImages.txt",
     ),
-    "empty list": (_write("Flickr_8k.trainImages.txt", "\n"), "name at least one image, but is"),
-    "name twice": (_write("Flickr_8k.trainImages.txt", "a.jpg\nb.jpg\na.jpg"), "'a.jpg' again"),
+    "empty list": (
+        _write("Flickr_8k.trainImages.txt", "\n"),
+        "train split: must have at least one image, but has none",
+    ),
+    "name outside": (
+        _write("Flickr_8k.trainImages.txt", "a.jpg\n\n../b.jpg\n"),
+        "trainImages.txt:3: must be a path inside the image folder, but got '../b.jpg'",
+    ),
     "empty captions": (_write("captions.txt", ""), "captions, but its first line is empty"),
     "header only": (_write("captions.txt", "image,caption\n"), "captions, but there are none"),
     "other header": (_write("captions.txt", "id,text\n"), "txt:1: must be 'image,caption', but"),
@@ -114,6 +152,15 @@ def test_a_broken_folder_is_one_clear_line(kaggle: Path, case: str) -> None:
     assert "\n" not in str(failure.value)
 
 
+@pytest.mark.skipif(not UNREADABLE.is_file(), reason=f"no {UNREADABLE}: it is Linux's")
+@pytest.mark.parametrize("name", ["captions.txt", "Flickr_8k.trainImages.txt"])
+def test_an_unreadable_file_is_explained(kaggle: Path, name: str) -> None:
+    (kaggle / name).unlink()
+    (kaggle / name).symlink_to(UNREADABLE)
+    with pytest.raises(DataError, match=rf"{name}: must be a file that can be read, but Input"):
+        load_split(settings(kaggle), "train")
+
+
 def test_a_missing_test_list_is_named(kaggle: Path) -> None:
     with pytest.raises(DataError, match=r"test split, but there is no Flickr_8k.testImages.txt"):
         load_split(settings(kaggle), "test")
@@ -131,11 +178,24 @@ def test_quotes_blank_lines_and_a_byte_order_mark_are_read(tmp_path: Path) -> No
     assert read_captions(file) == {"a.jpg": ("", 'one, "two"')}
 
 
-def test_empty_captions_are_left_out_and_reported(kaggle: Path) -> None:
-    (kaggle / "captions.txt").write_text("image,caption\nd.jpg,\nd.jpg,one\ne.jpg,\n")
+def test_captions_without_words_are_left_out_and_counted(kaggle: Path) -> None:
+    lines = ["d.jpg,", "d.jpg,one", "d.jpg,.", "d.jpg, ... ", "e.jpg,"]
+    (kaggle / "captions.txt").write_text("\n".join(["image,caption", *lines]))
     data = load_split(settings(kaggle, max_unreadable=0.5), "dev")
     assert data.references == (("one",),)
-    assert data.skipped == ("e.jpg: has no caption", "d.jpg: one caption is empty")
+    assert data.skipped == (
+        "e.jpg: has no caption; 1 caption is without a word",
+        "d.jpg: 3 captions are without a word",
+    )
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["unix", "windows", "old mac"])
+def test_lines_end_as_on_any_system(kaggle: Path, end: str) -> None:
+    for name in ("captions.txt", "Flickr_8k.devImages.txt"):
+        text = (kaggle / name).read_text()
+        (kaggle / name).write_bytes(text.replace("\n", end).encode())
+    data = load_split(settings(kaggle), "dev")
+    assert [list(lines) for lines in data.references] == [captions_of(n) for n in NAMES["dev"]]
 
 
 def test_the_root_may_be_relative_or_name_a_variable(

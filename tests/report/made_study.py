@@ -29,7 +29,7 @@ OBJECTIVES = {
 }
 STEPS = [
     {"kind": "prune_width", "layers": "**", "per": "block", "ratio": {"uniform": [0.0, 0.9]}},
-    {"kind": "retrain", "steps": {"choice": [10, 20]}},
+    {"kind": "retrain", "steps": {"choice": [10, 20]}, "distill": 0.5},
     {"kind": "quantize", "layers": "**", "bits": {"choice": [32, 8, 4]}},
 ]
 TRIALS = 24
@@ -99,6 +99,7 @@ def _metrics(policy: Policy) -> dict[str, float]:
         "size_mb": 4 * width * bits / 32,
         "latency_ms": 8 * (0.4 + 0.6 * width),
         "params": 1e6 * width,
+        "peak_rss_mb": 999.6 * width,
     }
 
 

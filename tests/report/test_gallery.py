@@ -87,6 +87,28 @@ def test_another_task_has_no_photos(tmp_path: Path):
     }
 
 
+def without_scores(whole: Path, copied: Path, trial: int) -> Path:
+    """A copy of the study, in which one trial's predictions have no scores."""
+    shutil.copytree(whole, copied)
+    path = copied / f"trials/{trial:05d}/predictions.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"scores": {}}))
+    return copied
+
+
+def test_a_trial_without_the_score_has_its_captions(whole: Path, tmp_path: Path):
+    number = max(one.trial for one in Study.load(whole).front().members)
+    found = gallery(Study.load(without_scores(whole, tmp_path / "copied", number)))
+    for trial, captions in found["trials"].items():
+        assert len(captions) == PHOTOS
+        assert all(words.startswith("a red star") for words, _ in captions)
+        assert all((score is None) == (trial == number) for _, score in captions)
+
+
+def test_without_scores_of_dense_it_says_so(whole: Path, tmp_path: Path):
+    found = gallery(Study.load(without_scores(whole, tmp_path / "copied", 0)))
+    assert found == {"missing": "needs the dense model's score on each image, and it has none"}
+
+
 def test_predictions_of_other_images_are_refused(whole: Path, tmp_path: Path):
     copied = shutil.copytree(whole, tmp_path / "copied")
     path = copied / "trials/00004/predictions.json"

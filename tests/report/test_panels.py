@@ -51,7 +51,8 @@ UP, DOWN = "maximize", "minimize"
             {"x": "latency_ms", "y": "params"},
             [("latency_ms", "params")],
         ),
-        ({"cider": UP}, {"x": "cider"}, [("cider", "cider")]),
+        ({"cider": UP}, {"x": "cider"}, [("cider", "size_mb")]),
+        ({"params": {"at_most": 1e7}, "cider": UP}, {"x": "cider"}, [("cider", "params")]),
     ],
 )
 def test_quality_is_drawn_against_each_cost_unless_other_metrics_are_named(
@@ -66,6 +67,11 @@ def test_an_unknown_metric_is_named_with_the_nearest():
         panels_of(front, results, x="latency", y="cidr")
     assert ["did you mean 'latency_ms'" in caught.value.problems[0]] == [True]
     assert "did you mean 'cider'" in caught.value.problems[1]
+
+
+def test_a_metric_is_not_drawn_against_itself():
+    with pytest.raises(StudyError, match="y: must be another metric than x, but both are 'cider'"):
+        panels_of(*drawn_study(), x="cider", y="cider")
 
 
 def test_a_study_without_a_complete_trial_cannot_be_drawn():

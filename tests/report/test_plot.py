@@ -46,6 +46,27 @@ def test_one_panel_a_cost_is_drawn(tmp_path, objectives, panels):
     assert (margin == 255).all(), "nothing is cut off on the left"
 
 
+SHADE = np.array([242, 242, 242])
+
+
+@pytest.mark.parametrize(
+    ("bounds", "shaded"),
+    [
+        ({"at_most": 1e9}, (0.0, 0.01)),
+        ({"at_most": 7}, (0.1, 0.4)),
+        ({"at_most": 1e-3}, (0.35, 1.0)),
+        ({"at_least": 1e9}, (0.35, 1.0)),
+        ({"at_least": 1e-3}, (0.0, 0.01)),
+    ],
+    ids=["all within", "some", "none", "none of at least", "all of at least"],
+)
+def test_what_lies_beyond_a_bound_is_shaded(tmp_path, bounds, shaded):
+    objectives = {"cider": "maximize", "size_mb": {"direction": "minimize", **bounds}}
+    pixels = drawn(tmp_path / "front.png", *drawn_study(objectives=objectives))
+    least, most = shaded
+    assert least <= float((pixels == SHADE).all(axis=2).mean()) <= most
+
+
 def test_the_same_study_gives_the_same_bytes(tmp_path):
     study = drawn_study()
     for name in "ab":

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from autocomp.errors import StudyError
-from autocomp.policy import NOTHING, Policy
+from autocomp.policy import NOTHING, Policy, Retrain
 from autocomp.report.heatmap import plot_heat_map
 from autocomp.report.sensitivity import grid, sensitivity_table
 from autocomp.space.metrics import METRICS
@@ -24,6 +23,7 @@ def reading(layer: str, kind: str, value: float, cider: float | None, **settings
     return Reading(
         layer=layer,
         kind=kind,
+        field=NOTHING[kind][0],
         value=value,
         policy=Policy.model_validate({"steps": [step]}),
         status="failed" if cider is None else "complete",
@@ -48,7 +48,7 @@ def made(dense: float = 0.5) -> Sensitivity:
 
 def test_shares_are_of_dense_and_unknown_where_nothing_was_measured() -> None:
     found = grid(made(), CIDER)
-    assert found.metric == "cider"
+    assert (found.told, found.training) == ("share of the dense model's CIDEr", "nothing retrained")
     assert found.headings == ("8 bits", "4 bits", "25% fewer channels", "50% fewer channels")
     assert found.shares["a"] == {
         "50% fewer channels": 0.5,
@@ -67,17 +67,45 @@ def test_the_table_begins_with_what_suffers_most() -> None:
     assert table.rows[0]["4 bits"] == ""
 
 
-@pytest.mark.parametrize(
-    ("objectives", "dense", "rule"),
-    [
-        ({"size_mb": "minimize"}, 0.5, "a quality to maximise"),
-        ({"cider": "maximize"}, 0, "above 0"),
-    ],
-    ids=["no quality", "no share of nothing"],
-)
-def test_nothing_to_compare_is_said(objectives: dict[str, Any], dense: float, rule: str) -> None:
-    with pytest.raises(StudyError, match=rule):
-        grid(made(dense), parse_objectives(objectives, METRICS, []))
+def test_of_an_error_less_is_left_where_it_is_greater() -> None:
+    errors = {"a": 1.0, "b": 0.5, "c": 0.0}
+    readings = tuple(
+        reading(layer, "quantize", 8, 0).model_copy(update={"metrics": {"error": error}})
+        for layer, error in errors.items()
+    )
+    update = {"readings": readings, "dense": {"error": 0.5}}
+    objectives = parse_objectives({"error": "minimize"}, {"error": "minimize"}, [])
+    found = grid(made().model_copy(update=update), objectives)
+    assert [row["8 bits"] for row in found.shares.values()] == [0.5, 1.0, float("inf")]
+    assert found.told == "the dense model's error as a share of this one's"
+    assert [row["layer"] for row in sensitivity_table(found).rows] == ["a", "b", "c"]
+
+
+def test_retraining_is_said_once() -> None:
+    (pruned, *_), retrain = made().readings, Retrain(steps=5)
+    policy = Policy(steps=(*pruned.policy.steps, retrain))
+    readings = (pruned.model_copy(update={"policy": policy}),)
+    found = grid(made().model_copy(update={"readings": readings, "retrain_steps": 5}), CIDER)
+    assert found.headings == ("50% fewer channels",)
+    assert found.training == "retrained for 5 steps"
+
+
+def test_bits_of_activations_have_columns_of_their_own() -> None:
+    """Each beside the others of its kind, the widest first."""
+    readings = tuple(
+        reading("a", "fixed_point", 32, 0.5, activation_bits=bits).model_copy(
+            update={"field": "activation_bits", "value": bits}
+        )
+        for bits in (4, 8)
+    )
+    own = tuple(reading("a", "fixed_point", bits, 0.5) for bits in (6, 3))
+    found = grid(made().model_copy(update={"readings": readings + own}), CIDER)
+    assert found.headings == (
+        "fixed point 6 bits (linear)",
+        "fixed point 3 bits (linear)",
+        "fixed point 32 bits (linear, activations 8)",
+        "fixed point 32 bits (linear, activations 4)",
+    )
 
 
 def test_columns_of_one_width_say_what_differs() -> None:

@@ -72,7 +72,9 @@ POLICIES: dict[str, list[dict[str, Any]]] = {
         {"kind": "fixed_point", "layers": "encoder.projection", "bits": 16, "activation_bits": 8},
     ],
     "int8 convolutions": [bits("encoder.backbone", 8, ranges="minmax")],
+    "16 bits": [bits("**", 16)],
     "pruned": [CHANNELS, HEADS, WIDTH],
+    "smaller photos": [{"kind": "resize", "image_size": 16}, bits("**", 8)],
     "a dropped layer": [DEPTH],
     "all of it": [CHANNELS, HEADS, DEPTH, WIDTH, bits("**", 8), bits("decoder", 4)],
 }
@@ -82,11 +84,13 @@ def hashes(directory: Path) -> dict[str, str]:
     return {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in GRAPHS}
 
 
-def write(directory: Path, task: Task, compressed: Compressed) -> Path:
+def write(
+    directory: Path, task: Task, compressed: Compressed, image_size: int | None = None
+) -> Path:
     """A checkpoint, but for what is written when it is measured."""
     artifact = write_model(directory, task, TargetSettings(), compressed, Policy())
     section = task.settings.model_dump(mode="json")  # type: ignore[attr-defined]
-    write_config(artifact, compressed, section, TargetSettings(), 0, "", 1, 1.0)
+    write_config(artifact, compressed, section, TargetSettings(), 0, "", 1, 1.0, image_size)
     counted = sum((directory / name).stat().st_size for name in PACKED) / 1e6
     assert download_mb(artifact) == counted
     return directory
@@ -115,7 +119,7 @@ def test_every_format_gives_the_same_bytes(
 ) -> None:
     work = Work(bench.dense.compressed(), bench)
     apply_(work, Policy.model_validate({"steps": steps}), Clock())
-    shipped = write(tmp_path / "shipped", bench.task, work.compressed)
+    shipped = write(tmp_path / "shipped", work.task, work.compressed, work.image_size)
     fetched = download(shipped, tmp_path / "fetched")
     assert rebuild(fetched) == [*GRAPHS, "caption.py"]
     assert hashes(fetched) == hashes(shipped)

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from autocomp.policy import Policy
+from autocomp.policy import Policy, Retrain
 from autocomp.space.binding import bind
 from autocomp.space.probes import Probe, by_layer, probes
 from autocomp.space.space import SearchSpace
 
 NAMES = ["encoder.conv1", "encoder.conv2", "decoder.0.up", "decoder.0.down", "head"]
-LAYERS = dict.fromkeys(("quantize", "prune_channels", "retrain"), NAMES)
+LAYERS = dict.fromkeys(("quantize", "fixed_point", "prune_channels", "retrain"), NAMES)
 QUANTIZE = {"kind": "quantize", "layers": "**"}
 BITS = QUANTIZE | {"per": "block", "bits": {"choice": [32, 4, 8]}}
 RATIO = {
@@ -24,7 +24,7 @@ RATIO = {
 RETRAIN = {"kind": "retrain", "steps": {"choice": [1, 2]}}
 
 
-def found(*steps: dict[str, Any]) -> list[Probe]:
+def found(*steps: dict[str, Any], retrain_steps: int = 0) -> list[Probe]:
     space = SearchSpace.from_dict(
         {
             "task": {"kind": "any"},
@@ -33,7 +33,7 @@ def found(*steps: dict[str, Any]) -> list[Probe]:
             "policy": {"steps": list(steps)},
         }
     )
-    return probes(bind(by_layer(space), LAYERS))
+    return probes(bind(by_layer(space), LAYERS), retrain_steps)
 
 
 def values(probed: list[Probe]) -> dict[str, list[float]]:
@@ -83,3 +83,64 @@ def test_branches_are_tried_each_and_equal_policies_once() -> None:
     assert values(probed) == {key: [8, 4] for key in NAMES}
     assert len({one.policy.id for one in probed}) == len(probed)
     assert all(isinstance(one.policy, Policy) for one in probed)
+
+
+@pytest.mark.parametrize(
+    "bits", [8, {"choice": [32, 8]}, {"encoder": 8}], ids=["fixed", "searched", "by module"]
+)
+def test_bits_of_what_layers_give_and_of_norms_are_tried_apart(bits: Any) -> None:
+    widths = {"activation_bits": {"choice": [32, 8, 4]}, "batch_norm_bits": {"choice": [16]}}
+    probed = found({"kind": "fixed_point", "layers": "encoder.*", "bits": bits, **widths})
+    layers = ["encoder"] if isinstance(bits, dict) and "encoder" in bits else NAMES[:2]
+    apart = [("activation_bits", 8), ("activation_bits", 4), ("batch_norm_bits", 16)]
+    tried = apart if layers == ["encoder"] else [("bits", 8), *apart]
+    assert sorted((one.layer, one.field, one.value) for one in probed) == sorted(
+        (layer, *each) for layer in layers for each in tried
+    )
+    for one in probed:
+        (step,) = one.policy.steps
+        assert step.kind == "fixed_point"
+        held = {
+            "bits": step.bits[one.layer] if isinstance(step.bits, dict) else step.bits,
+            "activation_bits": step.activation_bits,
+            "batch_norm_bits": step.batch_norm_bits,
+        }
+        assert held == dict.fromkeys(held, 32) | {one.field: one.value}
+
+
+def test_bits_that_are_given_stay() -> None:
+    fixed = {"kind": "fixed_point", "layers": "head", "bits": {"choice": [8]}, "activation_bits": 4}
+    (one,) = found(fixed)
+    assert [getattr(step, "activation_bits", None) for step in one.policy.steps] == [4]
+    assert found(fixed | {"bits": 8}) == []
+
+
+QAT = BITS | {"qat": True}
+RETRAINS = [RETRAIN | {"lr": 0.5}, RETRAIN | {"lr": 0.25}]
+
+
+@pytest.mark.parametrize(
+    ("steps", "kinds"),
+    [
+        ([RATIO, *RETRAINS], ["prune_channels", "retrain"]),
+        ([QAT, *RETRAINS], ["quantize", "retrain"]),
+        ([*RETRAINS, BITS], ["quantize"]),
+    ],
+    ids=["pruned", "trained through", "rounded for good"],
+)
+def test_what_can_be_trained_is_retrained_as_in_the_space(
+    steps: list[dict[str, Any]], kinds: list[str]
+) -> None:
+    for one in found(*steps, retrain_steps=7):
+        first, *rest = one.policy.steps
+        assert [each.kind for each in one.policy.steps] == kinds
+        assert [(each.steps, each.lr) for each in rest if each.kind == "retrain"] == [
+            (7, 0.25)
+        ] * len(rest)
+        assert getattr(first, "qat", False) is (QAT in steps)
+    assert {len(one.policy.steps) for one in found(*steps)} == {1}
+
+
+def test_a_space_that_retrains_nothing_is_retrained_by_default_settings() -> None:
+    policies = {one.policy.steps[1:] for one in found(RATIO, retrain_steps=7)}
+    assert policies == {(Retrain(steps=7),)}

@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 
 from autocomp.errors import SpaceError, StudyError
+from autocomp.space.metrics import METRICS
+from autocomp.space.objectives import parse_objectives
 from autocomp.space.space import SearchSpace
-from autocomp.study.sensitivity import SENSITIVITY, Reading, Sensitivity, measure_sensitivity
+from autocomp.study.sensitivity import (
+    SENSITIVITY,
+    Reading,
+    Sensitivity,
+    measure_sensitivity,
+    quality_of,
+)
 
 pytestmark = pytest.mark.usefixtures("tiny")
 STEPS = [
@@ -80,8 +88,12 @@ def test_a_small_split_is_read_whole_and_said(document: dict[str, Any], tmp_path
 
 @pytest.mark.parametrize(
     ("change", "rule"),
-    [({"examples": 4}, "of 4 examples"), ({"steps": STEPS[1:]}, "of the same space")],
-    ids=["examples", "space"],
+    [
+        ({"examples": 4}, "of 4 examples"),
+        ({"steps": STEPS[1:]}, "of the same space"),
+        ({"retrain_steps": 9}, "of 9 steps of retraining"),
+    ],
+    ids=["examples", "space", "retraining"],
 )
 def test_other_readings_are_left_alone(
     change: dict[str, Any], rule: str, document: dict[str, Any], tmp_path: Path
@@ -91,6 +103,61 @@ def test_other_readings_are_left_alone(
     with pytest.raises(StudyError, match=rule):
         read(document, tmp_path, **change)
     assert (tmp_path / SENSITIVITY).read_bytes() == before
+
+
+def test_what_is_pruned_can_be_retrained_before_it_is_read(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    retrain = {"kind": "retrain", "steps": 3, "lr": 5.0e-3, "batch_size": 8}
+    steps = [STEPS[0], retrain]
+    found = read(document, tmp_path / "retrained", steps, retrain_steps=2)
+    plain = read(document, tmp_path / "plain", steps)
+    assert [one.policy.steps[-1].kind for one in found.readings] == ["retrain"] * 2
+    assert {one.status for one in found.readings} == {"complete"}
+    for one, before in zip(found.readings, plain.readings, strict=True):
+        assert one.policy.steps[:1] == before.policy.steps
+        assert one.metrics["params"] == before.metrics["params"]
+
+
+COSTS_ALONE = {"size_mb": "minimize", "latency_ms": "minimize", "decoder_step_ms": "minimize"}
+
+
+def test_costs_alone_are_refused_before_anything_is_trained(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(SpaceError, match="must hold a quality with a direction, but hold size_mb"):
+        read(document | {"objectives": COSTS_ALONE}, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("objectives", "expected"),
+    [
+        ({"error": "minimize", "size_mb": "minimize"}, ("error", "minimize")),
+        ({"size_mb": "minimize", "cider": "maximize"}, ("cider", "maximize")),
+        ({"top_class_share": "minimize", "top_1": "maximize"}, ("top_1", "maximize")),
+        ({"cider": {"at_least": 0.1}, "bleu_4": "maximize"}, ("bleu_4", "maximize")),
+    ],
+    ids=["error", "after size", "a share beside accuracy", "a bound alone"],
+)
+def test_readings_are_compared_by_a_quality(
+    objectives: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    known = METRICS | {"error": "minimize"}
+    assert quality_of(parse_objectives(objectives, known, [])) == expected
+
+
+def test_a_dense_model_without_quality_is_said_before_a_layer_is_read(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    read(document, tmp_path, STEPS[:1])
+    path = tmp_path / SENSITIVITY
+    content = json.loads(path.read_text())
+    content["dense"]["cider"] = 0.0
+    path.write_text(json.dumps(content | {"readings": []}))
+    with pytest.raises(StudyError, match=r"cider on 8 examples must be above 0, but is 0"):
+        read(document, tmp_path, STEPS[:1])
+    assert json.loads(path.read_text())["readings"] == []
 
 
 def test_what_a_layer_cannot_lose_is_said(document: dict[str, Any], tmp_path: Path) -> None:

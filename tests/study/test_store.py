@@ -37,6 +37,36 @@ def test_what_is_written_is_read_back(store):
     assert store.read_header() == {}
 
 
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        ([], ": must be a valid dictionary"),
+        ({"sessions": {}}, ".sessions: must be a valid list"),
+        ({"sessions": ["one"]}, ".sessions.0: must be a valid dictionary"),
+        (
+            {"sessions": [{"started": "yesterday"}]},
+            ".sessions.0.started: must be a time such as 2026-",
+        ),
+        ({"sessions": [{"started": "2026-01-31T12:00"}]}, ".sessions.0.started: must be a time"),
+        ({"sessions": [{"command": 7}]}, ".sessions.0.command: must be a valid string"),
+        ({"sessions": [{"machine": "fast"}]}, ".sessions.0.machine: must be a valid dictionary"),
+    ],
+    ids=["a list", "no list", "no session", "no time", "no zone", "no command", "no machine"],
+)
+def test_a_header_that_cannot_be_read_is_named_with_its_field(store, header, line):
+    store.write_header(header)
+    with pytest.raises(StudyError) as caught:
+        store.read_header()
+    assert len(caught.value.problems) == 1
+    assert f"{store.directory / 'study.json'}{line}" in str(caught.value)
+
+
+def test_what_else_a_header_holds_is_kept(store):
+    header = {"sessions": [{"started": "2026-01-31T12:00:00+01:00", "seed": 7}], "later": 1}
+    store.write_header(header)
+    assert store.read_header() == header
+
+
 def test_a_second_search_is_refused(store):
     with pytest.raises(StudyError, match="one search or run at a time"):
         StudyStore(store.directory).open(SPACE.to_yaml())

@@ -44,7 +44,7 @@ def test_orders_alternate_after_the_warm_up() -> None:
     measure_ratio(
         machine.task("A", 0.02), machine.task("B", 0.01), max_pairs=3, clock=machine.clock
     )
-    assert "".join(machine.calls) == 4 * "AB" + "AB" + "BA" + "AB"
+    assert "".join(machine.calls) == 4 * "AB" + "AB" + "BA" + "BA"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,24 @@ def test_what_going_first_costs_is_taken_out() -> None:
         machine.task("A", 0.01), machine.task("B", 0.01), clock=machine.clock, wall=machine.clock
     )
     assert found.ratio == pytest.approx(1.0)
+
+
+def test_what_an_example_costs_is_no_cost_of_the_order() -> None:
+    # two photos by turns: the candidate is quicker than dense on one, and slower on the other
+    now, calls = [0.0], itertools.count()
+
+    def candidate() -> None:
+        now[0] += 0.5 if next(calls) % 2 else 2.0
+
+    def reference() -> None:
+        now[0] += 1.0
+
+    found = measure_ratio(
+        candidate, reference, max_seconds=1e9, clock=lambda: now[0], wall=lambda: now[0]
+    )
+    assert found.interval == pytest.approx((0.5, 2.0))
+    assert found.ratio_p90 == pytest.approx(2.0)
+    assert found.pairs == 300  # no number of pairs makes them one
 
 
 def test_noise_is_measured_until_the_ratio_is_known() -> None:

@@ -213,3 +213,31 @@ def test_a_convolution_that_computes_its_weight_needs_no_ranges(bits: int, tmp_p
     assert artifact.computed_bits == dict.fromkeys(compressed.quantized, 32)
     assert all(f"stored in {bits} bits and computed in fp32" in line for line in artifact.skipped)
     assert len(artifact.skipped) == 2
+
+
+class Attending(nn.Module):
+    """PyTorch's own attention, as torchvision's vision transformers have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(32, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (self.attention(x, x, x, need_weights=False)[0],)
+
+
+@pytest.mark.parametrize("bits", [32, 8, 4, 2])
+def test_attention_of_pytorchs_own_is_lowered_at_its_widths(
+    bits: int, tmp_path: Path, random: np.random.Generator
+) -> None:
+    compressed = compress(Attending(), bits, activation_bits=32)
+    inputs = {"x": torch.zeros(1, 5, 32)}
+    graph = SmallGraph(Part(compressed.module), inputs, ("y",), {"x": {0: "batch"}})
+    artifact = target.lower({"net": graph}, compressed, tmp_path)
+    x = random.standard_normal((3, 5, 32), dtype=np.float32)
+    (wanted,) = in_torch(compressed.module, x)
+    found = target.open(artifact)("net", x=x)["y"]
+    np.testing.assert_allclose(found, wanted, rtol=EXACT, atol=EXACT)
+    coded = {"attention.in_proj_weight", "attention.out_proj.weight"} if bits < 32 else set()
+    assert artifact.computed_bits == dict.fromkeys(coded, 32)
+    assert torch.backends.mha.get_fastpath_enabled()

@@ -33,7 +33,7 @@ function number(value) {
   const size = Math.abs(value);
   if (size >= 1e9) return `${+(value / 1e9).toPrecision(3)}G`;
   if (size >= 1e6) return `${+(value / 1e6).toPrecision(3)}M`;
-  if (size >= 1000) return Math.round(value).toLocaleString("en");
+  if (size >= 999.5) return Math.round(value).toLocaleString("en"); // with an exponent from here on
   if (size < 5e-5) return "0";
   return value.toPrecision(3);
 }
@@ -69,8 +69,7 @@ function compared(metric, value) {
   const relative = beside(metric, value);
   if (!relative) return "";
   if (isMore(metric)) return `${relative} of dense`;
-  const kinds = { ms: ["faster", "slower"], MB: ["smaller", "larger"] };
-  const [less, more] = kinds[unitOf(metric)] || ["less", "more"];
+  const [less, more] = data.metrics[metric].less_and_more;
   const dense = data.reference[metric];
   return value > dense ? `${(value / dense).toFixed(1)}× ${more}` : `${relative} ${less}`;
 }

@@ -36,7 +36,7 @@ function metricsTable(trial) {
 function metricRow(trial, metric) {
   const dense = (data.reference || {})[metric];
   return el("tr", {},
-    el("th", { scope: "row" }, capital(titled(metric))),
+    el("th", { scope: "row", title: data.metrics[metric].meaning }, capital(titled(metric))),
     el("td", {}, valueOf(metric, trial.metrics[metric])),
     el("td", { class: "pale" }, dense === undefined ? "" : valueOf(metric, dense)),
     el("td", { class: "gain" }, compared(metric, trial.metrics[metric]).replace(" of dense", "")));

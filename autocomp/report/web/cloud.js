@@ -5,17 +5,19 @@ const CORNERS = [[-1, -1], [1, -1], [1, 1], [-1, 1]];
 /** Draw into `root`; returns the marks with their places in pixels. */
 function drawCloud(root, seen, width, height) {
   const names = [view.x, view.y, view.z];
-  const inAll = seen.filter((one) => names.every((metric) => metric in one.metrics));
+  const inAll = seen.filter((one) => view.y in one.metrics);
   if (!inAll.length) {
     root.append(svg("text", { class: "empty", x: width / 2, y: height / 2 }, "Nothing to show"));
     return [];
   }
-  const scales = names.map((metric) => scaleOf(metric, inAll.map((one) => one.metrics[metric]), -1, 1));
+  const known = (metric) => seen.map((one) => one.metrics[metric]).filter((one) => one !== undefined);
+  const scales = names.map((metric) => scaleOf(metric, known(metric), -1, 1));
   const project = projection(width, height);
-  root.append(...box(project), ...edgeTitles(project, scales));
-  const placed = inAll
+  root.append(...box(project), ...beyond(project, names, scales), ...edgeTitles(project, scales));
+  const placed = seen
     .map((trial) => {
-      const point = names.map((metric, index) => scales[index](trial.metrics[metric]));
+      // a stopped trial's quality is not known: it stands on the floor
+      const point = names.map((metric, index) => metric in trial.metrics ? scales[index](trial.metrics[metric]) : -1);
       const [x, y, depth] = project(...point);
       return { trial, x, y, depth, foot: project(point[0], -1, point[2]) };
     })
@@ -41,18 +43,37 @@ function projection(width, height) {
   };
 }
 
+const face = (kind, points) => svg("polygon", { class: kind, points: points.map((one) => one.slice(0, 2).join()).join(" ") });
+
 /** The floor, and the walls that stand behind it. */
 function box(project) {
-  const face = (points) => svg("polygon", { class: "wall", points: points.map((one) => one.slice(0, 2).join()).join(" ") });
-  const floor = face(CORNERS.map(([right, away]) => project(right, -1, away)));
-  const walls = CORNERS.flatMap((corner, index) => {
-    const next = CORNERS[(index + 1) % 4];
-    const middle = project((corner[0] + next[0]) / 2, 0, (corner[1] + next[1]) / 2)[2];
+  return [ground(project, "wall", [-1, 1], [-1, 1]), ...standing(project, "wall", [-1, 1])];
+}
+
+function ground(project, kind, [left, right], [near, away]) {
+  return face(kind, [[left, near], [right, near], [right, away], [left, away]].map(([x, z]) => project(x, -1, z)));
+}
+
+/** The walls behind the floor, from one height to another. */
+function standing(project, kind, [low, high]) {
+  return CORNERS.flatMap((one, index) => {
+    const other = CORNERS[(index + 1) % 4];
+    const middle = project((one[0] + other[0]) / 2, 0, (one[1] + other[1]) / 2)[2];
     if (middle <= project(0, 0, 0)[2] + 1e-6) return [];
-    const [one, other] = [corner, next];
-    return face([project(one[0], -1, one[1]), project(other[0], -1, other[1]), project(other[0], 1, other[1]), project(one[0], 1, one[1])]);
+    return face(kind, [project(one[0], low, one[1]), project(other[0], low, other[1]), project(other[0], high, other[1]), project(one[0], high, one[1])]);
   });
-  return [floor, ...walls];
+}
+
+/** Shade what lies beyond the bounds of the space: on the floor, or on the walls. */
+function beyond(project, names, scales) {
+  return data.objectives.flatMap(({ metric, limits }) => Object.entries(limits).flatMap(([end, limit]) => {
+    const axis = names.indexOf(metric);
+    if (axis < 0 || limit === null) return [];
+    const at = Math.max(-1, Math.min(1, scales[axis](limit)));
+    const part = end === "at_most" ? [at, 1] : [-1, at];
+    if (axis === 1) return standing(project, "beyond-bound", part);
+    return ground(project, "beyond-bound", ...(axis ? [[-1, 1], part] : [part, [-1, 1]]));
+  }));
 }
 
 /** Ticks and titles along the near edges of the floor, and up the leftmost corner. */

@@ -6,21 +6,20 @@ let flatScales = null;
 function drawFlat(root, seen, width, height) {
   const right = width - MARGIN.right;
   const floor = height - MARGIN.bottom;
-  const inX = seen.filter((one) => view.x in one.metrics);
-  const both = inX.filter((one) => view.y in one.metrics);
+  const both = seen.filter((one) => view.y in one.metrics);
   if (!both.length) {
     root.append(svg("text", { class: "empty", x: width / 2, y: height / 2 }, "Nothing to show"));
     return [];
   }
   const zoom = view.zoom || {};
-  const x = scaleOf(view.x, inX.map((one) => one.metrics[view.x]), MARGIN.left, right, zoom.x);
+  const x = scaleOf(view.x, seen.map((one) => one.metrics[view.x]), MARGIN.left, right, zoom.x);
   const y = scaleOf(view.y, both.map((one) => one.metrics[view.y]), floor, MARGIN.top, zoom.y);
   flatScales = { x, y };
   root.append(clip(width, height), ...gridLines(x, y, right, floor));
   const inside = svg("g", { "clip-path": "url(#inside)" });
   inside.append(...bounds(x, y, right, floor), ...crosshair(x, y, right, floor), stairs(both, x, y));
   root.append(inside);
-  const placed = inX
+  const placed = seen
     .map((trial) => ({
       trial,
       x: x(trial.metrics[view.x]),

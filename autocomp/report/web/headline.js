@@ -23,7 +23,7 @@ function drawHead() {
 
 function machineOf(machine) {
   if (!machine || !machine.processor) return null;
-  return `${machine.processor}, ${counted(machine.cores, "core")}`;
+  return machine.cores ? `${machine.processor}, ${counted(machine.cores, "core")}` : machine.processor;
 }
 
 function targetOf(target) {

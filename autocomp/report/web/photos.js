@@ -28,5 +28,5 @@ function caption(who, [text, score], other) {
   const known = new Set((other === null ? text : other).split(" "));
   const words = text.split(" ").flatMap((one, index) =>
     [index ? " " : "", known.has(one) ? one : el("mark", {}, one)]);
-  return el("p", {}, el("small", {}, who, el("span", {}, score.toFixed(2))), el("q", {}, words));
+  return el("p", {}, el("small", {}, who, el("span", {}, score === null ? "" : score.toFixed(2))), el("q", {}, words));
 }

@@ -74,12 +74,23 @@ function drawPlot() {
     viewBox: `0 0 ${width} ${height}`, width, height, role: "img",
     "aria-label": `Trials by ${[view.y, view.x, view.z].filter(Boolean).map(nameOf).join(", ")}`,
   });
-  const seen = data.trials.filter((one) => one.kind in SHAPES && !view.hidden.has(one.kind));
+  const shown = data.trials.filter((one) => !view.hidden.has(one.kind));
+  const seen = shown.filter((one) => one.kind in SHAPES && !lacking(one));
   marks = (view.z ? drawCloud : drawFlat)(root, seen, width, height);
   const chosen = marks.find((one) => one.trial.number === choice.trial);
   if (chosen) root.append(svg("circle", { class: "ring", cx: chosen.x, cy: chosen.y, r: 10 }));
   box.replaceChildren(root);
-  byId("hint").textContent = view.z ? "Drag to turn" : "Drag to zoom";
+  byId("hint").textContent = [...leftOut(shown), view.z ? "Drag to turn" : "Drag to zoom"].join(" · ");
+}
+
+/** The metric across or in depth without which a trial has no place; without one upwards it is at the foot. */
+const lacking = (trial) => [view.x, view.z].find((metric) => metric && !(metric in trial.metrics));
+
+/** How many trials are not drawn, by the reason. */
+function leftOut(shown) {
+  const reason = (one) => (one.kind in SHAPES ? lacking(one) && `without ${nameOf(lacking(one))}` : one.kind);
+  const reasons = shown.map(reason).filter(Boolean);
+  return [...new Set(reasons)].map((one) => `${reasons.filter((other) => other === one).length} ${one}, not drawn`);
 }
 
 /** The mark under the pointer, or None: trials of the front win over others as near. */

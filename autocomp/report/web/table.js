@@ -1,25 +1,15 @@
-// Every trial as a row, to sort by any column and to filter by words or by `size_mb<2`.
+// Every trial as a row, to sort by any column and to filter.
 
 const sorting = { key: "", down: false };
-const TEST = /^(\w+)\s*(>=|<=|>|<|=)\s*([\d.eE+-]+)\s*(%?)\s*(\*\s*dense)?$/;
-const COMPARE = {
-  ">=": (a, b) => a >= b, "<=": (a, b) => a <= b, ">": (a, b) => a > b, "<": (a, b) => a < b, "=": (a, b) => a === b,
-};
 
 function setUpTable() {
   const [first] = goals();
-  const cost = goals().find((one) => one !== first) || first;
-  byId("filter").placeholder = `front, ${cost.metric}<${number(middle(cost.metric))}`;
-  byId("filter").title = "Words, or a metric and a limit such as cider>=0.95*dense; several with commas";
+  byId("filter").placeholder = `front, ${example()}`;
+  byId("filter").title = `A kind, a trial's number, words, or a metric and a limit such as ${first.metric}>=0.95*dense; several with commas`;
   byId("filter").addEventListener("input", drawTable);
   sorting.key = first.metric;
   sorting.down = isMore(first.metric);
   onChoice(drawTable);
-}
-
-function middle(metric) {
-  const values = data.trials.map((one) => one.metrics[metric]).filter((one) => one !== undefined);
-  return values.sort((a, b) => a - b)[values.length >> 1] || 1;
 }
 
 function columns() {
@@ -33,9 +23,10 @@ function columns() {
 
 function drawTable() {
   const all = columns();
-  const shown = data.trials.filter(matches(byId("filter").value)).sort(byColumn(all));
-  const unknown = unknownMetric(byId("filter").value);
-  byId("matches").textContent = unknown ? `no metric ${unknown}` : `${shown.length} of ${data.trials.length}`;
+  const { tests, problems } = parsed(byId("filter").value);
+  const matching = problems.length ? [] : data.trials.filter((trial) => tests.every((test) => test(trial)));
+  const shown = matching.sort(byColumn(all));
+  byId("matches").textContent = problems.join("; ") || `${shown.length} of ${data.trials.length}`;
   const focused = document.activeElement?.closest("#rows tr[data-trial]");
   const head = byId("rows").contains(document.activeElement) ? document.activeElement.dataset.key : null;
   byId("rows").replaceChildren(el("table", { class: "trials" },
@@ -70,7 +61,7 @@ function row(trial, all) {
   const chosen = trial.number === choice.trial;
   const cells = all.map(({ key, is }) => {
     if (key === "number") return el("td", {}, `${trial.number}`);
-    if (key === "kind") return el("td", { class: "text kind" }, swatch(trial.kind), trial.kind.replace(/ (\(.*|trials)$/, ""));
+    if (key === "kind") return el("td", { class: "text kind" }, swatch(trial.kind), shortKind(trial.kind));
     if (key === "short") return el("td", { class: "text" }, trial.reason || trial.short);
     const value = trial.metrics[key];
     const share = goals().some((one) => one.metric === key) ? beside(key, value) : "";
@@ -89,29 +80,4 @@ function stepped(event) {
   else if (next) next.focus();
   else return;
   event.preventDefault();
-}
-
-/** A test of a trial: every part of the text, parted by commas, must hold. */
-function matches(text) {
-  const parts = text.split(",").map((one) => one.trim()).filter(Boolean).map(part);
-  return (trial) => parts.every((one) => one(trial));
-}
-
-/** The first metric of a limit that nobody measured, or undefined. */
-function unknownMetric(text) {
-  const tested = text.split(",").map((one) => TEST.exec(one.trim())).filter(Boolean);
-  return tested.map(([, metric]) => metric).find((metric) => !(metric in data.metrics));
-}
-
-function part(text) {
-  const found = TEST.exec(text);
-  if (found) {
-    const [, metric, sign, limit, percent, dense] = found;
-    const of = dense ? (data.reference || {})[metric] : 1;
-    const bound = (Number(limit) / (percent ? 100 : 1)) * of;
-    return (trial) => metric in trial.metrics && COMPARE[sign](trial.metrics[metric], bound);
-  }
-  const words = text.toLowerCase();
-  return (trial) => [`trial ${trial.number}`, trial.kind, trial.short, trial.reason || "", ...trial.words]
-    .some((one) => one.toLowerCase().includes(words));
 }

@@ -56,7 +56,7 @@ def export(name: str, graph: ExportableGraph, model: nn.Module) -> onnx.ModelPro
 def _trace(graph: ExportableGraph) -> onnx.ModelProto:
     """Export by TorchScript: a tenth of the time of the newer exporter, and it keeps names."""
     file = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad(), _evaluating(graph.module):
+    with warnings.catch_warnings(), torch.no_grad(), _evaluating(graph.module), _unfused():
         for message in ("You are using the legacy TorchScript", "The feature will be removed"):
             warnings.filterwarnings("ignore", message, DeprecationWarning)
         warnings.filterwarnings("ignore", category=TracerWarning)
@@ -102,6 +102,17 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes.items():
             part.training = mode
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """PyTorch's own attention in its parts: the exporter knows no form of its fused kernel."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _model_names(part: nn.Module, model: nn.Module) -> dict[str, str]:
