@@ -49,6 +49,6 @@ def _choice(
     trial = choose(front, Query((good_enough,), metric, "min"))
     if trial is None:
         return {"metric": metric, "trial": None, "command": None}
-    chosen = ["--trial", str(trial), "--out", f"{name}-{percent}"]
+    chosen = ["--trial", str(trial), "--out", f"{name}-{trial}"]
     command = ["autocomp", "export", str(directory), *chosen]
     return {"metric": metric, "trial": trial, "command": shlex.join(command)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from autocomp.timing import (
     time_beside,
 )
 from autocomp.trust import trusting
+
+log = logging.getLogger(__name__)
 
 RECORDED_SPLIT: SplitName = "dev"
 QUALITY = 1e-9
@@ -111,10 +114,13 @@ def _verify(directory: Path | str, split: SplitName) -> Verification:
     if not recorded:
         raise CheckpointError(f"{checkpoint.directory / METRICS}: must hold what to compare with")
     compressed = checkpoint.compressed()
+    log.info("%s: predicting all of %s", checkpoint.directory, split)
     scores, predictions = quality(checkpoint.task, checkpoint.run, split)
     target, steps = checkpoint.config.target, checkpoint.config.steps
+    log.info("%s: measuring memory, and time beside the dense model", checkpoint.directory)
     costs = cost(checkpoint.task, compressed, checkpoint.artifact, target, steps)
     measured = {**scores, **costs, **_times(checkpoint)}
+    log.info("%s: rebuilding its files from the packed weights", checkpoint.directory)
     names = [name for name in recorded if split == RECORDED_SPLIT or not _is_quality(name)]
     rows = tuple(
         Comparison(

@@ -23,7 +23,7 @@ def test_offers_the_best_that_is_good_enough(seed: int):
             if choice["trial"] is not None:
                 assert choice["command"] == (
                     f"autocomp export 'results/my study' --trial {choice['trial']} "
-                    f"--out 'my study-{share['percent']}'"
+                    f"--out 'my study-{choice['trial']}'"
                 )
 
 
