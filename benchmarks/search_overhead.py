@@ -42,7 +42,7 @@ class Session:
     start: datetime
     end: datetime
     finished: tuple[int, ...]
-    ends: tuple[datetime, ...]
+    spans: tuple[tuple[datetime, datetime], ...]
     unfinished: tuple[datetime, ...]
 
     @property
@@ -50,9 +50,14 @@ class Session:
         return (self.end - self.start).total_seconds()
 
     def idle_s(self, workers: int) -> float:
-        """How long workers waited in all for the last trials of a session that left none."""
-        last = () if self.unfinished else sorted(self.ends)[-workers:]
-        return sum((self.end - one).total_seconds() for one in last)
+        """How long workers waited in all after a session that left no trial began its last one."""
+        if self.unfinished:
+            return 0.0
+        last = max(begin for begin, _ in self.spans)
+        busy = sum(
+            (end - max(begin, last)).total_seconds() for begin, end in self.spans if end > last
+        )
+        return workers * (self.end - last).total_seconds() - busy
 
 
 def main() -> int:
@@ -122,7 +127,8 @@ def _sessions(study: Study, journal: Path) -> Iterator[Session]:
             continue
         end = max(finished.values())
         late = [one for number, one in began.items() if one < end < ended.get(number, never)]
-        yield Session(start, end, tuple(finished), tuple(finished.values()), tuple(late))
+        spans = tuple((began[number], done) for number, done in finished.items())
+        yield Session(start, end, tuple(finished), spans, tuple(late))
 
 
 if __name__ == "__main__":

@@ -270,7 +270,7 @@ def _read_config(directory: Path) -> CheckpointConfig:
     written = _read_json(path)
     config = validate(CheckpointConfig, written, str(path), CheckpointError)
     # of the file, not of the settings: an older one lacks the fields that came since
-    if config.checksum != _checksum(written):
+    if config.checksum != checksum(written):
         raise CheckpointError(f"{path}: must be as autocomp wrote it, but it was edited")
     return config
 
@@ -278,7 +278,7 @@ def _read_config(directory: Path) -> CheckpointConfig:
 def _write_signed(directory: Path, config: CheckpointConfig) -> None:
     """A line a setting: indented, it would be a hundredth of a small model."""
     content = config.model_dump(mode="json")
-    signed = content | {"checksum": _checksum(content)}
+    signed = content | {"checksum": checksum(content)}
     lines = [
         f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'), allow_nan=False)}"
         for key, value in signed.items()
@@ -286,8 +286,12 @@ def _write_signed(directory: Path, config: CheckpointConfig) -> None:
     write_text(directory / CONFIG, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def _checksum(content: dict[str, Any]) -> str:
-    return json_id(content | {"checksum": ""})
+def checksum(content: dict[str, Any]) -> str:
+    """What `config.json` with this content must hold as its own checksum."""
+    told = content["tensors"]
+    if isinstance(told.get("formats"), list):  # by order are tensors told apart that lie together
+        told = json.dumps(told)
+    return json_id(content | {"checksum": "", "tensors": told})
 
 
 def _sha256(path: Path) -> str:

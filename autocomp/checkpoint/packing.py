@@ -43,7 +43,7 @@ class StoredTensor(Decision):
     it in `computed_bits`; plain floats, and older checkpoints, do not say.
     """
 
-    shape: tuple[Annotated[int, Field(ge=0)], ...]
+    shape: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=8)]
     format: LayerFormat | None = None
     fixed: FixedFormat | None = later(None)
     results: FixedFormat | None = later(None)

@@ -22,6 +22,8 @@ DAMPING = 0.01
 """Of the mean of the Hessian's diagonal, added to it: few inputs do not tell all directions."""
 CHOICE_BYTES = 2**26
 """Of the rows that are rounded at a time with every scale there is to choose from."""
+LEAST_VARIANCE = 1e-3
+"""Of the inputs' squares: what is less is what fp32 sums leave when they cancel."""
 MOST_INPUTS = 8192
 """A layer of more inputs is rounded to nearest: this many take 1.4 GB, its Hessian and factors."""
 HESSIAN_BYTES = 2**28
@@ -42,8 +44,10 @@ class Moments:
         return self
 
     def about_mean(self) -> Tensor:
-        """The sum of x x^T of the inputs less their mean."""
-        return self.second - self.first.outer(self.first) / self.count
+        """The sum of x x^T of the inputs less their mean; of all of them if they hardly vary."""
+        centred = self.second - self.first.outer(self.first) / self.count
+        varies = centred.trace() > LEAST_VARIANCE * self.second.trace()
+        return centred if varies else self.second
 
 
 def compensate(weight: Tensor, hessian: Tensor, fmt: LayerFormat) -> QuantizedTensor:

@@ -252,5 +252,7 @@ def with_gain(
     whole, kept = ((weighed * one).sum(dim=1, keepdim=True) for one in (rows, values))
     if tensor.format.per_tensor:
         whole, kept = whole.sum(dim=0, keepdim=True), kept.sum(dim=0, keepdim=True)
-    growth = (whole / kept).nan_to_num(1.0).clamp(1 / MOST_GROWTH, MOST_GROWTH)
+    growth = whole / kept
+    is_told = (growth > 1 / MOST_GROWTH) & (growth < MOST_GROWTH)
+    growth = torch.where(is_told, growth, 1.0)
     return replace(tensor, scales=_storable(tensor.scales.float() * growth))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from autocomp.compress.compensation import (
     MOST_INPUTS,
@@ -62,12 +62,12 @@ def quantize_(
         for name, fmt in formats.items()
     )
     if not forwards or not shifts_means:
-        return skipped + _round(compressed, formats, forwards)
+        return skipped + _round(compressed, formats, forwards, ())
     shifted = shifted_tensors(compressed.module)
     fixed = [name for name, tensor in shifted.items() if tensor in compressed.fixed]
     free = [name for name in shifted if name not in fixed]
     means = channel_means(compressed.module, forwards[0], free)
-    skipped += _round(compressed, formats, forwards)
+    skipped += _round(compressed, formats, forwards, means)
     restore_means_(compressed.module, forwards[0], means)
     if fixed:
         reason = "means are as rounding left them, for what would correct them is in fixed point"
@@ -195,8 +195,16 @@ def _with_rounding(fmt: LayerFormat, layer: Layer, step: Quantize) -> tuple[Laye
     ]
 
 
-def _round(compressed: Compressed, formats: Formats, forwards: Sequence[Forward]) -> list[str]:
-    """Store the layers at their formats, those that need no data first."""
+def _round(
+    compressed: Compressed,
+    formats: Formats,
+    forwards: Sequence[Forward],
+    restored: Collection[str],
+) -> list[str]:
+    """Store the layers at their formats, those that need no data first.
+
+    The means of what enters the norms and leaves the convolutions in `restored` will be restored.
+    """
     layers = quantizable_layers(compressed.module)
     formats, lines = _left_to_round(compressed, formats)
     compensated = {
@@ -209,13 +217,15 @@ def _round(compressed: Compressed, formats: Formats, forwards: Sequence[Forward]
             weight = layers[name].weight
             compressed.store_(f"{name}.weight", with_gain(quantize_tensor(weight, fmt), weight))
     assert forwards or not compensated, "compensated rounding needs calibration data"
+    normed = any(not isinstance(compressed.module.get_submodule(one), Layer) for one in restored)
     alone: list[str] = []
     for names in batched(compensated):
         weights = {name: layers[name].weight for name in names}
         found = moments(compressed.module, weights, forwards)
         for name, weight in weights.items():
             if name in found:
-                tensor = _compensated(layers[name], found[name], formats[name])
+                is_shifted = isinstance(layers[name], nn.Conv2d) and (normed or name in restored)
+                tensor = _compensated(weight, found[name], formats[name], is_shifted)
             else:
                 alone.append(name)
                 nearest_format = formats[name].model_copy(update={"rounding": "nearest"})
@@ -229,11 +239,12 @@ def _round(compressed: Compressed, formats: Formats, forwards: Sequence[Forward]
     return lines
 
 
-def _compensated(layer: Layer, inputs: Moments, fmt: LayerFormat) -> QuantizedTensor:
-    tensor = compensate(layer.weight, inputs.second, fmt)
-    # the means of what convolutions give are restored anyway: what varies keeps its size
-    is_shifted = isinstance(layer, nn.Conv2d)
-    return with_gain(tensor, layer.weight, inputs.about_mean() if is_shifted else inputs.second)
+def _compensated(
+    weight: Tensor, inputs: Moments, fmt: LayerFormat, is_shifted: bool
+) -> QuantizedTensor:
+    """Where the mean of what it computes is restored anyway, what varies keeps its size."""
+    tensor = compensate(weight, inputs.second, fmt)
+    return with_gain(tensor, weight, inputs.about_mean() if is_shifted else inputs.second)
 
 
 def _left_to_round(compressed: Compressed, formats: Formats) -> tuple[Formats, list[str]]:

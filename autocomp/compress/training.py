@@ -11,7 +11,7 @@ change, and of the least and greatest values, whatever method the format asks fo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -69,7 +69,7 @@ class FakeQuantized:
             elif _rounds_inputs(fmt):
                 self.groups[name] = fmt.group_size or LONGEST_GROUP
 
-    def leave(self, names: Iterable[str]) -> None:
+    def leave(self, names: Collection[str]) -> None:
         """Let a later step round the weights `names`, which would err twice if this one did too."""
         for held in (self.formats, self.ranges, self.groups):
             for name in names:

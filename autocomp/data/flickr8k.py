@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -49,9 +50,10 @@ def load_flickr8k(settings: Flickr8kSettings, split: SplitName) -> ImageSplit:
     lists = _lists(root, split)
     captions = read_captions(_captions_file(root, settings.captions_file))
     photos, lost = photos_of(root, _entries(lists, captions), split, images)
-    lost += _strays(lists, captions, images)
     where = f"{root}, {split} split"
-    return load_photos(split, photos, where, settings.image_size, settings.max_unreadable, lost)
+    loaded = load_photos(split, photos, where, settings.image_size, settings.max_unreadable, lost)
+    # no part of the split, whose share of unusable images they would raise
+    return replace(loaded, skipped=(*loaded.skipped, *_strays(lists, captions, images)))
 
 
 def _entries(

@@ -69,7 +69,8 @@ def probes(bound: BoundSpace, retrain_steps: int = 0) -> list[Probe]:
     compressed is then retrained for `retrain_steps`, otherwise as the last retrain of the space.
     """
     as_in_space = (bound.retraining() or [Retrain(steps=0)])[-1]
-    retrain = as_in_space.model_copy(update={"steps": retrain_steps})
+    whole = {"steps": retrain_steps, "train": ("**",), "exclude": ()}  # whatever layer it is
+    retrain = as_in_space.model_copy(update=whole)
     found: dict[str, Probe] = {}
     for item in bound.items:
         for step in [item] if isinstance(item, SearchStep) else item.options.values():

@@ -14,6 +14,7 @@ from autocomp.checkpoint.folder import (
     METRICS,
     POLICY,
     WEIGHTS,
+    checksum,
     download_mb,
     open_checkpoint,
     seal,
@@ -21,7 +22,6 @@ from autocomp.checkpoint.folder import (
     write_model,
 )
 from autocomp.checkpoint.folding import unfold
-from autocomp.decisions import json_id
 from autocomp.errors import CheckpointError, UserError
 from autocomp.files import write_json
 from autocomp.models.reshape import tensors
@@ -66,7 +66,7 @@ def config(folder):
 
 def sign(folder, config):
     """Write a configuration with a checksum that fits, as a forger would."""
-    write_json(folder / CONFIG, config | {"checksum": json_id(config | {"checksum": ""})})
+    write_json(folder / CONFIG, config | {"checksum": checksum(config)})
 
 
 def refused(folder):
@@ -202,6 +202,13 @@ def test_a_damaged_file_is_named(folder, name, damage):
 )
 def test_an_edited_configuration_is_refused(folder, config, key, value):
     write_json(folder / CONFIG, config | {key: value})
+    assert "it was edited" in refused(folder)
+
+
+def test_tensors_in_another_order_are_refused(folder, config):
+    tensors = config["tensors"]
+    modules = dict(reversed(tensors["modules"].items()))
+    write_json(folder / CONFIG, config | {"tensors": tensors | {"modules": modules}})
     assert "it was edited" in refused(folder)
 
 

@@ -72,6 +72,7 @@ def test_tensors_of_an_older_checkpoint_are_read() -> None:
         {"weight": [[-4], 0]},
         {"weight": ["4", 0]},
         {"weight": [[4], 2]},
+        {"weight": [9 * [1], 0]},
     ],
     ids=str,
 )

@@ -113,7 +113,7 @@ def test_rows_that_come_to_nothing_keep_scales_that_can_be_stored() -> None:
     weight[1, 0] = 1
     nothing = QuantizedTensor(fmt, torch.full((2, 32), 2, dtype=torch.uint8), torch.ones(2, 1))
     grown = with_gain(nothing, weight)
-    assert grown.scales.isfinite().all()
+    assert (grown.scales == 1).all()  # there is no gain to tell
     assert (grown.dequantize() == 0).all()
 
 

@@ -13,13 +13,12 @@ from autocomp.checkpoint.folder import (
     CONFIG,
     METRICS,
     WEIGHTS,
-    CheckpointConfig,
+    checksum,
     download_mb,
     open_checkpoint,
     seal,
     write_config,
 )
-from autocomp.decisions import content_id
 from autocomp.errors import CheckpointError, DataError
 from autocomp.files import write_json
 from autocomp.ship.verify import TOLERANCES, Comparison, Verification, depends_on_load, verify
@@ -136,8 +135,7 @@ def test_a_checkpoint_older_than_caption_py_still_verifies(checkpoint):
     del config["files"]["caption.py"]
     digest = hashlib.sha256((checkpoint / "preprocessing.json").read_bytes()).hexdigest()
     config["files"]["preprocessing.json"] = digest
-    unsigned = CheckpointConfig.model_validate(config | {"checksum": ""})
-    write_json(checkpoint / CONFIG, config | {"checksum": content_id(unsigned)})
+    write_json(checkpoint / CONFIG, config | {"checksum": checksum(config)})
     seal(checkpoint)  # which writes it as short as it is fetched
     artifact = open_checkpoint(checkpoint).artifact
     edit_metrics(checkpoint, size_mb=artifact.size_mb, download_mb=download_mb(artifact))
