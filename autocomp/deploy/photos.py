@@ -107,8 +107,8 @@ def open_session(path: Path, threads: int = 1) -> ort.InferenceSession:
     except _LOAD_ERRORS as failure:
         reason = " ".join(str(failure).split())[:200]
         raise Unusable(
-            f"{path}: must be a whole ONNX file that onnxruntime reads from {OLDEST} on, "
-            f"but to {ort.__version__} {reason}"
+            f"{path}: must be a whole ONNX file, read by onnxruntime {OLDEST} or later (this is "
+            f"{ort.__version__}), but {reason}"
         ) from None
 
 

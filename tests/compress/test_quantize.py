@@ -118,12 +118,11 @@ def quantized_again(compressed: Compressed, step: Quantize, x: Tensor) -> Quanti
 
 @pytest.mark.parametrize("scheme", ["symmetric", "affine"])
 @pytest.mark.parametrize("bits", [2, 3, 4])
-@pytest.mark.parametrize("is_convolution", [False, True], ids=["linear", "convolution"])
-def test_compensated_layers_give_as_much_as_before(
-    is_convolution: bool, bits: int, scheme: str
-) -> None:
+@pytest.mark.parametrize("kind", ["linear", "convolution", "convolution without bias"])
+def test_compensated_layers_give_as_much_as_before(kind: str, bits: int, scheme: str) -> None:
     torch.manual_seed(0)
-    layer = nn.Conv2d(6, 8, 3) if is_convolution else nn.Linear(64, 8, bias=False)
+    is_convolution, is_restored = kind != "linear", kind == "convolution"
+    layer = nn.Conv2d(6, 8, 3, bias=is_restored) if is_convolution else nn.Linear(64, 8, bias=False)
     model = nn.Sequential(layer)
     x = torch.randn(10, 6, 9, 9) + 0.5 if is_convolution else torch.randn(300, 64) + 0.5
     fields = {"bits": bits, "scheme": scheme, "rounding": "compensated", "activation_bits": 32}
@@ -132,7 +131,7 @@ def test_compensated_layers_give_as_much_as_before(
         step = Quantize.model_validate({"layers": "**", **fields})
         quantize_(Compressed(model), step, [lambda: model(x)])
         after = model(x).transpose(0, 1).flatten(1)
-    if is_convolution:  # its means are restored
+    if is_restored:  # its means are
         torch.testing.assert_close(after.mean(dim=1), before.mean(dim=1), rtol=0, atol=1e-3)
         before, after = (one - one.mean(dim=1, keepdim=True) for one in (before, after))
     slopes = (before * after).sum(dim=1) / before.square().sum(dim=1)

@@ -161,7 +161,7 @@ def test_what_cannot_be_read_comes_last_as_in_autocomp(
 
 DAMAGE = {
     "no graph": ("decoder.onnx", None, "must be an ONNX file, but there is none"),
-    "half a graph": ("encoder.onnx", b"\x08\x07\x12", "must be a whole ONNX file that "),
+    "half a graph": ("encoder.onnx", b"\x08\x07\x12", "must be a whole ONNX file, "),
     "no words": ("tokenizer.json", None, "must be readable, but No such file or directory"),
     "half the words": ("tokenizer.json", b'{"words": [', "must be JSON, but "),
     "other settings": ("preprocessing.json", b"{}", "must be as autocomp wrote it, but lacks "),

@@ -116,7 +116,7 @@ def test_bits_that_are_given_stay() -> None:
 
 
 QAT = BITS | {"qat": True}
-RETRAINS = [RETRAIN | {"lr": 0.5}, RETRAIN | {"lr": 0.25}]
+RETRAINS = [RETRAIN | {"lr": 0.5}, RETRAIN | {"lr": 0.25, "exclude": "encoder.*"}]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,9 @@ def test_what_can_be_trained_is_retrained_as_in_the_space(
 ) -> None:
     for one in found(*steps, retrain_steps=7):
         first, *rest = one.policy.steps
+        assert not any(
+            getattr(each, "exclude", ()) for each in rest
+        )  # so that its layer is trained
         assert [each.kind for each in one.policy.steps] == kinds
         assert [(each.steps, each.lr) for each in rest if each.kind == "retrain"] == [
             (7, 0.25)
