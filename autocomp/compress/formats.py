@@ -26,7 +26,7 @@ SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 Smaller ones err less in each layer, and cost more in the model: they leave less to restore.
 """
 MOST_GROWTH = 1.5
-"""Rows of which next to nothing is left, or that no input comes to, have no gain to tell."""
+"""Of scales: rows of which next to nothing is left would ask for more than they can use."""
 
 
 class LayerFormat(Decision):
@@ -252,7 +252,5 @@ def with_gain(
     whole, kept = ((weighed * one).sum(dim=1, keepdim=True) for one in (rows, values))
     if tensor.format.per_tensor:
         whole, kept = whole.sum(dim=0, keepdim=True), kept.sum(dim=0, keepdim=True)
-    growth = whole / kept
-    is_told = (growth > 1 / MOST_GROWTH) & (growth < MOST_GROWTH)
-    growth = torch.where(is_told, growth, 1.0)
+    growth = torch.where(kept > 0, whole / kept, 1.0).clamp(1 / MOST_GROWTH, MOST_GROWTH)
     return replace(tensor, scales=_storable(tensor.scales.float() * growth))
