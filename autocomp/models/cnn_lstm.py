@@ -15,11 +15,16 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from autocomp.decisions import Decision
+from autocomp.deploy.caption import PAD
 from autocomp.models.captioner import Captioner, GridEncoder, State
 from autocomp.models.recurrent import CELLS, Memory
 from autocomp.models.units import HiddenUnits, UnitEnd
+
+BLOCK = 32
+"""Captions of a training batch that end together; see `_packed`."""
 
 
 class CnnLstmSettings(Decision):
@@ -81,26 +86,33 @@ class RecurrentDecoder(HiddenUnits):
         """
 
     def drive(self, tokens: Tensor) -> Tensor:
-        """The cell's part of words (B, T): (B, T, gates * units)."""
+        """The cell's part of words (...): (..., gates * units)."""
         return self.cell.input(self.dropout(self.embedding(tokens) * self.scale))  # type: ignore[no-any-return]
 
     def logits(self, said: Tensor) -> Tensor:
         return self.head(self.dropout(self.norm(said)))  # type: ignore[no-any-return]
 
     def forward(self, tokens: Tensor, grid: Tensor, hidden: State) -> Tensor:
-        """tokens (B * K, T), grid (B, S, width) -> logits (B * K, T, V)."""
-        captions = len(tokens) // len(grid)
-        state = {
-            name: part.repeat_interleave(captions, dim=0) for name, part in self.start(grid).items()
-        }
+        """tokens (B * K, T), grid (B, S, width) -> logits (B * K, T, V), 0 after a caption's end.
+
+        Longest captions lie first, so that each step computes only those that go on.
+        """
+        words = _packed(tokens)
+        assert words.sorted_indices is not None
+        images = words.sorted_indices // (len(tokens) // len(grid))
+        state = {name: part[images] for name, part in self.start(grid).items()}
+
+        counts = words.batch_sizes.tolist()
         said, outputs = [], []
-        for drive in self.drive(tokens).unbind(dim=1):
-            words, changed = self.advance(drive, state)
+        for drive in self.drive(words.data).split(counts):
+            state = {name: part[: len(drive)] for name, part in state.items()}
+            word, changed = self.advance(drive, state)
             state |= changed
-            said.append(words)
+            said.append(word)
             outputs.append(changed["h"])
-        hidden["decoder.cell"] = torch.stack(outputs, dim=1)  # (B * K, T, units)
-        return self.logits(torch.stack(said, dim=1))
+        steps = tokens.shape[1]
+        hidden["decoder.cell"] = _padded(torch.cat(outputs), words, steps)  # (B * K, T, units)
+        return _padded(self.logits(torch.cat(said)), words, steps)
 
     def memory(self, state: State) -> Memory:
         """The cell's part of the state."""
@@ -162,6 +174,27 @@ class MergeDecoder(RecurrentDecoder):
 
     def unit_ends(self) -> list[UnitEnd]:
         return [*super().unit_ends(), UnitEnd(self.image, 0)]
+
+
+def _packed(tokens: Tensor) -> PackedSequence:
+    """Captions (N, T), longest first, without most of the padding at their ends.
+
+    Those of a block end together: for a number of captions that a matrix product in bf16 has not
+    seen, oneDNN writes a kernel first, and that takes longer than the product.
+    """
+    places = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+    lengths = (places * (tokens != PAD)).amax(dim=1).clamp(min=1).cpu()
+    order = lengths.argsort(descending=True)
+    first_of_block = torch.arange(len(order)) // BLOCK * BLOCK
+    lengths[order] = lengths[order[first_of_block]]
+    return pack_padded_sequence(tokens, lengths, batch_first=True, enforce_sorted=False)
+
+
+def _padded(values: Tensor, words: PackedSequence, steps: int) -> Tensor:
+    """What was computed of packed `words` (sum of lengths, d), as (N, steps, d)."""
+    packed = PackedSequence(values, *words[1:])
+    padded, _ = pad_packed_sequence(packed, batch_first=True, total_length=steps)
+    return padded
 
 
 DECODERS: dict[str, Callable[[CnnLstmSettings, int], RecurrentDecoder]] = {

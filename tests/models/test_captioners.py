@@ -107,6 +107,27 @@ def test_a_later_token_changes_nothing_before_it(name: str, images: torch.Tensor
 
 @pytest.mark.parametrize("name", TASKS)
 @torch.no_grad()
+def test_padding_changes_nothing_before_it(name: str, images: torch.Tensor) -> None:
+    task = TASKS[name]()
+    model = tiny_captioner(task)
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 7, (80,), generator=generator)  # in no order, of several blocks
+    tokens = torch.randint(1, len(task.tokenizer), (80, 6), generator=generator) * (
+        torch.arange(6) < lengths[:, None]
+    )
+    logits, hidden = model(tokens, images)
+    for row, length in enumerate(lengths.tolist()):
+        image = images[row // 40 : row // 40 + 1]
+        alone, states = model(tokens[row : row + 1, :length], image)
+        torch.testing.assert_close(logits[row, :length], alone[0], rtol=1e-4, atol=1e-5)
+        for key in (key for key in states if key.startswith("decoder.")):
+            torch.testing.assert_close(
+                hidden[key][row, :length], states[key][0], rtol=1e-4, atol=1e-5
+            )
+
+
+@pytest.mark.parametrize("name", TASKS)
+@torch.no_grad()
 def test_captions_of_an_image_lie_side_by_side(name: str, images: torch.Tensor) -> None:
     model = tiny_captioner(TASKS[name]())
     twice = torch.stack([TOKENS[0], TOKENS[1], TOKENS[1], TOKENS[0]])
