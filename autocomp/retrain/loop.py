@@ -62,8 +62,11 @@ def retrain_(
         batches = task.training_batches(models, step.batch_size, trainable, seed)
         for index in range(step.steps):
             parts = [{k: v.to(device) for k, v in part.items()} for part in next(batches)]
-            with precision(step.precision, device), _active(regimes, model):
-                loss = _loss(models, step, task, parts)
+            with precision(step.precision, device):
+                # first, and alone: both models may be given the very same tensors
+                taught = _taught(models, step, task, parts)
+                with _active(regimes, model):
+                    loss = _loss(model, step, task, parts[0], taught)
             for regime in regimes:
                 extra = regime.loss(model, index / step.steps)
                 loss = loss if extra is None else loss + extra
@@ -140,31 +143,35 @@ def _in_training(
         model.zero_grad(set_to_none=True)
 
 
-def _loss(
+def _taught(
     models: Sequence[nn.Module], step: Retrain, task: Trainable, parts: Sequence[Any]
-) -> Tensor:
-    """The loss of the first model on its part of a batch, with the second, if any, as teacher."""
+) -> Any:
+    """What the teacher, the second model if there are two, makes of its part of a batch."""
+    if len(models) == 1:
+        return None
+    with torch.no_grad():
+        if step.loss == "features":
+            return task.features(models[1], parts[1])
+        return task.forward(models[1], parts[1])
+
+
+def _loss(model: nn.Module, step: Retrain, task: Trainable, part: Any, taught: Any) -> Tensor:
+    """The loss of `model` on its part of a batch, of which a teacher has `taught` something."""
     if step.loss == "features":
-        with torch.no_grad():
-            wanted = task.features(models[1], parts[1])
-        found = task.features(models[0], parts[0])
+        found = task.features(model, part)
         if not found.requires_grad:
             raise PolicyError(
                 "retrain.train: must match a parameter of the encoder for loss: features, "
                 f"but {list(step.train)} without {list(step.exclude)} matches none"
             )
-        return feature_distillation(found, wanted)
-    outputs = task.forward(models[0], parts[0], step.label_smoothing)
+        return feature_distillation(found, taught)
+    outputs = task.forward(model, part, step.label_smoothing)
     loss: Tensor = outputs.loss.float()
-    if len(models) == 1:
-        return loss
-    with torch.no_grad():
-        target = task.forward(models[1], parts[1])
     if step.distill > 0:
-        soft = logit_distillation(outputs.logits, target.logits, step.temperature)
+        soft = logit_distillation(outputs.logits, taught.logits, step.temperature)
         loss = (1 - step.distill) * loss + step.distill * soft
     if step.hidden > 0:
-        loss = loss + step.hidden * hidden_distillation(outputs.hidden, target.hidden)
+        loss = loss + step.hidden * hidden_distillation(outputs.hidden, taught.hidden)
     return loss
 
 

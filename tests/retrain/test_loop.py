@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from bars import Bars
 from tiny_models import changed, tiny_captioner, tiny_task, weights
 from torch import nn
 
+from autocomp.compress.formats import Compressed
+from autocomp.compress.training import fake_quantized
 from autocomp.errors import PolicyError, TrialStopped, UserError
 from autocomp.models.cnn_transformer import CnnTransformer
-from autocomp.policy import Retrain
+from autocomp.policy import Quantize, Retrain
 from autocomp.retrain.loop import learning_rate_factor, retrain_, trainable_names
 from autocomp.tasks.captioning import Captioning
 
@@ -174,6 +177,31 @@ def test_a_teacher_is_needed_and_runs_in_evaluation_mode(
     retrain_(model, step(distill=0.5), task, teacher)
     assert not teacher.training
     assert changed(before, teacher) == set()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"distill": 0.5}, {"hidden": 1.0}, {"loss": "features"}],
+    ids=["logits", "hidden", "features"],
+)
+def test_a_teacher_reads_what_a_batch_holds_however_the_student_rounds_it(
+    changes: dict[str, Any],
+) -> None:
+    task, settings = Bars(), step(**changes)
+    student, teacher = task.build(), task.build()
+    batches = task.training_batches([student, teacher], settings.batch_size, [], seed=0)
+    with torch.no_grad():
+        expected = [
+            teacher.eval()(given["inputs"])
+            for _, given in itertools.islice(batches, settings.steps)
+        ]
+    seen: list[torch.Tensor] = []
+    teacher.register_forward_hook(lambda _, __, outputs: seen.append(outputs))
+    regime, _ = fake_quantized(Compressed(student), Quantize(layers="**", bits=4, qat=True))
+    assert regime.ranges  # its first layer reads the batch, which both are given, in 8 bits
+    retrain_(student, settings, task, teacher, [regime])
+    assert all(map(torch.equal, seen, expected))
+    assert len(seen) == len(expected)
 
 
 class Recorder:
