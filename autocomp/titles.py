@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from autocomp.policy import Policy
+from autocomp.rounding import Quantize
 from autocomp.space.metrics import METRICS
 
 TITLES = {
@@ -137,16 +138,33 @@ def compared(metric: str, value: float, dense: float | None) -> str:
 
 def in_short(policy: Policy) -> str:
     """A policy in a few words; steps that change nothing are left out, equal ones said once."""
-    words = filter(None, (SHORT[step.kind](step) for step in policy.steps))
+    words = (_part(step) + word for step in policy.steps if (word := step_in_short(step)))
     return ", ".join(word for word, _ in itertools.groupby(words)) or "nothing changed"
+
+
+def step_in_short(step: Any) -> str:
+    """What a step does, wherever it does it; nothing if it changes nothing."""
+    return SHORT[step.kind](step)
 
 
 def changing(policy: Policy) -> Policy:
     """The policy without the steps that change nothing: a ratio of 0, 32 bits."""
     # a retrain of no steps may be what a step must be followed by
-    return Policy.model_construct(
-        steps=tuple(step for step in policy.steps if SHORT[step.kind](step))
-    )
+    return Policy.model_construct(steps=tuple(step for step in policy.steps if step_in_short(step)))
+
+
+def _part(step: Any) -> str:
+    """The layers that a step rounds, each by its own name, unless it rounds all."""
+    if step.kind not in ("quantize", "fixed_point") or tuple(step.layers) in (("**",), ("*",)):
+        return ""
+    return "+".join(_own_name(pattern) for pattern in step.layers) + " "
+
+
+def _own_name(pattern: str) -> str:
+    """The last name in a pattern, with what holds it if it is a number: "blocks.4"."""
+    names = [name for name in pattern.split(".") if not set(name) & set("*?[")]
+    is_numbered = bool(names) and names[-1].isdigit()
+    return ".".join(names[-2 if is_numbered else -1 :]) or pattern
 
 
 def _less(what: str) -> Callable[[Any], str]:
@@ -165,6 +183,7 @@ def _bits(step: Any) -> str:
         "compensated": step.rounding == "compensated",
         "affine": step.scheme == "affine",
         f"by {step.granularity}": step.granularity in ("channel", "tensor"),
+        f"by {step.group_size}": step.group_size != Quantize.model_fields["group_size"].default,
         f"{step.ranges} ranges": step.ranges != "minmax",
         "weights alone": step.activation_bits == 32,
         "trained": step.qat,

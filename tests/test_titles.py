@@ -140,7 +140,13 @@ EIGHT_FOUR = (("encoder", 8), ("encoder.head", 8), ("decoder", 4))
         ),
         (
             [{"kind": "quantize", "layers": name, "bits": bits} for name, bits in EIGHT_FOUR],
-            "8 bits, 4 bits",
+            "encoder 8 bits, head 8 bits, decoder 4 bits",
+        ),
+        ([FOUR | {"layers": ["a.blocks.4", "b.*.ffn", "[cd]"]}], "blocks.4+ffn+[cd] 4 bits"),
+        ([FOUR | {"layers": "*", "group_size": 64}], "4 bits by 64"),
+        (
+            [{"kind": "fixed_point", "layers": "decoder", "bits": 6}],
+            "decoder fixed point 6 bits (linear)",
         ),
     ],
 )

@@ -76,8 +76,8 @@ def sensitivity(
 
 
 def _tell(reading: Reading, done: int, total: int) -> None:
-    from autocomp.titles import in_short
+    from autocomp.titles import step_in_short
 
-    what = f"{reading.layer}: {in_short(reading.policy)}"
+    what = f"{reading.layer}: {step_in_short(reading.policy.steps[0])}"
     came = reading.status if reading.reason is None else f"{reading.status}: {reading.reason}"
     logger.info("%d of %d, %s, %s", done, total, what, came)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autocomp.policy import NOTHING, Policy
+from autocomp.policy import NOTHING
 from autocomp.report.table import Table
 from autocomp.space.metrics import Direction
 from autocomp.space.objectives import Objective
 from autocomp.study.sensitivity import Reading, Sensitivity, quality_of
-from autocomp.titles import in_short, title
+from autocomp.titles import step_in_short, title
 
 BITS = ("quantize", "fixed_point")
 """Kinds whose values are bits, of which fewer take away more."""
@@ -81,7 +81,7 @@ def _headings(readings: Sequence[Reading]) -> list[str]:
 
 def _short(reading: Reading) -> str:
     """What was done to the layer, without how it was retrained: that is the same for all."""
-    return in_short(Policy.model_construct(steps=reading.policy.steps[:1]))
+    return step_in_short(reading.policy.steps[0])
 
 
 def _settings(reading: Reading) -> dict[str, Any]:
