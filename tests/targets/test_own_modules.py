@@ -123,7 +123,7 @@ def own_bias(dims: int) -> nn.Module:
         weight=nn.Parameter(torch.randn(CHANNELS, CHANNELS, 3, 3)),
         bias=nn.Parameter(torch.randn(CHANNELS)),
         n=norm(dims),
-        linear=nn.Conv2d(1, 1, 1),
+        unread=nn.Conv2d(1, 1, 1),
     )
 
 
