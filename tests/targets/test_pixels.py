@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from small_models import conv_graph
+from small_models import Part, SmallGraph, conv_graph, in_torch
 from test_static import IMAGES, drive, eight_bits, kernels
 from torch import Tensor, nn
 
@@ -16,6 +16,7 @@ from autocomp.compress.formats import Compressed
 from autocomp.targets.onnxruntime import target
 
 MEAN = torch.tensor([123.675, 116.28, 103.53])
+AXES = {"images": {0: "batch"}}
 DEVIATION = torch.tensor([58.395, 57.12, 57.375])
 
 
@@ -41,8 +42,10 @@ class Normalising(nn.Module):
         (MEAN.view(3, 1, 1), DEVIATION.view(3, 1, 1), 3),
         (torch.full((3, 1, 1), 127.5), torch.full((3, 1, 1), 127.5), 3),
         (torch.full((3, 1, 1), 127.0), torch.full((3, 1, 1), 128.0), 2),
+        (torch.full((1, 1, 1), 127.0), torch.full((1, 1, 1), 128.0), 2),
+        (torch.full((1, 1, 1), 120.5), DEVIATION.view(3, 1, 1), 3),
     ],
-    ids=["by channel", "half a level", "codes already"],
+    ids=["by channel", "half a level", "codes already", "one for all", "one mean"],
 )
 def test_no_pixel_is_ever_a_float(
     mean: Tensor, deviation: Tensor, convolutions: int, tmp_path: Path
@@ -58,6 +61,19 @@ def test_no_pixel_is_ever_a_float(
     counted = kernels(artifact.files[0], tmp_path)
     assert counted["QLinearConv"] == convolutions
     assert not {"Sub", "Div", "Cast", "QuantizeLinear"} & set(counted), counted
+
+
+@pytest.mark.parametrize("mean", [MEAN, torch.full((3,), 127.0)], ids=["by channel", "equal"])
+def test_grey_pixels_may_become_three_channels(mean: Tensor, tmp_path: Path) -> None:
+    model = Normalising(mean.view(3, 1, 1), torch.full((3, 1, 1), 60.0)).eval()
+    grey = IMAGES[..., :1]
+    graph = SmallGraph(Part(model), {"images": torch.from_numpy(grey[:1])}, ("y",), AXES)
+    artifact = target.lower(
+        {"net": graph}, eight_bits(model), tmp_path, drive=lambda run: run("net", images=grey)
+    )
+    found = target.open(artifact)("net", images=grey)["y"]
+    (expected,) = in_torch(model, grey)
+    assert np.abs(found - expected).mean() < 0.02 * np.abs(expected).mean()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantize_
+from autocomp.compress.ranges import RANGES
 from autocomp.errors import CheckpointError
 from autocomp.policy import Quantize
 from autocomp.targets.base import Run
@@ -80,7 +81,7 @@ def graph_of(model: nn.Module) -> dict[str, SmallGraph]:
     return {"net": conv_graph(model)}
 
 
-@pytest.mark.parametrize("ranges", ["minmax", "percentile", "mse"])
+@pytest.mark.parametrize("ranges", RANGES)
 @pytest.mark.parametrize("kind", [ConvNet, Residual])
 def test_integer_kernels_compute_nearly_the_same(
     kind: type[nn.Module], ranges: str, tmp_path: Path

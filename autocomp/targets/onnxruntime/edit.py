@@ -14,6 +14,16 @@ def initializers(graph: onnx.GraphProto) -> dict[str, TensorProto]:
     return {tensor.name: tensor for tensor in graph.initializer}
 
 
+def constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:
+    """The tensors that a graph stores, or that its nodes hold, by name."""
+    held = {
+        node.output[0]: node.attribute[0].t
+        for node in graph.node
+        if node.op_type == "Constant" and node.attribute[0].name == "value"
+    }
+    return held | initializers(graph)
+
+
 def consumers(graph: onnx.GraphProto) -> dict[str, list[NodeProto]]:
     """The nodes that read each tensor; a graph output counts as read by a node of its own."""
     readers: dict[str, list[NodeProto]] = {}
@@ -127,14 +137,15 @@ def store_halved(graph: onnx.GraphProto, names: Collection[str]) -> None:
 
 
 def merge_equal(graph: onnx.GraphProto) -> None:
-    """Store equal tensors once."""
+    """Store equal tensors once, but for those that the graph gives by their names."""
+    outputs = {output.name for output in graph.output}
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     same: dict[str, str] = {}
     kept = []
     for tensor in graph.initializer:
         content = numpy_helper.to_array(tensor).tobytes()
         name = first.setdefault((tensor.data_type, tuple(tensor.dims), content), tensor.name)
-        if name == tensor.name:
+        if name == tensor.name or tensor.name in outputs:
             kept.append(tensor)
         else:
             same[tensor.name] = name

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, redirect_stdout
 
 import numpy as np
 import onnx
@@ -13,11 +13,13 @@ import torch
 from onnx import NodeProto, helper, numpy_helper
 from torch import nn
 from torch.jit._trace import TracerWarning
+from torch.onnx.errors import OnnxExporterError
 
 from autocomp.errors import UserError
 from autocomp.targets.base import ExportableGraph
 from autocomp.targets.onnxruntime.edit import (
     attribute,
+    constants,
     consumers,
     initializers,
     remove_unused,
@@ -36,7 +38,7 @@ def export(name: str, graph: ExportableGraph, model: nn.Module) -> onnx.ModelPro
     """The ONNX form of `graph`, a part of `model`, whose names its weights bear.
 
     Norms are folded into convolutions, and shapes are constants wherever they can be.
-    `UserError` if the weights do not fit into one ONNX file.
+    `UserError` if the weights do not fit into one ONNX file, or if it computes what ONNX cannot.
     """
     weight_bytes = sum(tensor.nbytes for tensor in graph.module.parameters())
     if weight_bytes > _PROTOBUF_LIMIT_BYTES:
@@ -44,9 +46,17 @@ def export(name: str, graph: ExportableGraph, model: nn.Module) -> onnx.ModelPro
             f"{name}: weights must fit into one ONNX file of 2 GiB, "
             f"but take {weight_bytes / 2**30:.1f} GiB"
         )
-    proto = _trace(graph)
+    try:
+        proto = _trace(graph)
+    except OnnxExporterError as failure:
+        reason = str(failure).partition("[Caused by")[0].strip().splitlines()[0]
+        raise UserError(
+            f"{name}: must compute what PyTorch exports to ONNX, but got: {reason}"
+        ) from failure
     split_aliases(proto.graph)
-    rename(proto.graph, _model_names(graph.module, model))
+    given = {*graph.inputs, *graph.outputs}
+    names = _model_names(graph.module, model)
+    rename(proto.graph, {own: name for own, name in names.items() if name not in given})
     _fold_batch_norms(proto.graph)
     remove_unused(proto.graph)
     fix_shapes(proto)
@@ -56,7 +66,9 @@ def export(name: str, graph: ExportableGraph, model: nn.Module) -> onnx.ModelPro
 def _trace(graph: ExportableGraph) -> onnx.ModelProto:
     """Export by TorchScript: a tenth of the time of the newer exporter, and it keeps names."""
     file = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad(), _evaluating(graph.module), _unfused():
+    # where it fails, it prints the whole graph
+    silent = redirect_stdout(io.StringIO())
+    with warnings.catch_warnings(), torch.no_grad(), _evaluating(graph.module), _unfused(), silent:
         for message in ("You are using the legacy TorchScript", "The feature will be removed"):
             warnings.filterwarnings("ignore", message, DeprecationWarning)
         warnings.filterwarnings("ignore", category=TracerWarning)
@@ -74,8 +86,17 @@ def _trace(graph: ExportableGraph) -> onnx.ModelProto:
             dynamo=False,
         )
     proto = onnx.load_from_string(file.getvalue())
+    _count_axes_from_zero(proto.graph)
     _declare_unread(proto.graph, graph)
     return proto
+
+
+def _count_axes_from_zero(proto: onnx.GraphProto) -> None:
+    """Write the axes of transpositions as ONNX has them: of `movedim` they are left negative."""
+    for node in proto.node:
+        for one in node.attribute:
+            if one.name == "perm":
+                one.ints[:] = [axis % len(one.ints) for axis in one.ints]
 
 
 def _declare_unread(proto: onnx.GraphProto, graph: ExportableGraph) -> None:
@@ -132,28 +153,37 @@ def _fold_batch_norms(graph: onnx.GraphProto) -> None:
 
     ONNX Runtime would do so when it loads the file, but the file would carry four vectors.
     """
-    stored, readers = initializers(graph), consumers(graph)
-    folded: dict[str, NodeProto] = {}
+    stored, known, readers = initializers(graph), constants(graph), consumers(graph)
+    folded: list[NodeProto] = []
     for conv in graph.node:
         if conv.op_type != "Conv" or any(name not in stored for name in conv.input[1:]):
             continue
         (norm, *others) = readers[conv.output[0]]
         shared = any(len(readers[name]) > 1 for name in conv.input[1:])
-        if norm.op_type == "BatchNormalization" and not others and not shared:
+        if _is_constant_norm(norm, known) and not others and not shared:
             _fold(graph, conv, norm)
-            folded[norm.output[0]] = norm
+            folded.append(norm)
             conv.output[0] = norm.output[0]
-    set_nodes(graph, [node for node in graph.node if node not in folded.values()])
+    set_nodes(graph, [node for node in graph.node if node not in folded])
+
+
+def _is_constant_norm(node: NodeProto, known: Container[str]) -> bool:
+    """Whether it is a BatchNorm by statistics that do not depend on the batch."""
+    is_norm = node.op_type == "BatchNormalization" and not attribute(node, "training_mode", 0)
+    return is_norm and all(name in known for name in node.input[1:])
 
 
 def _fold(graph: onnx.GraphProto, conv: NodeProto, norm: NodeProto) -> None:
-    stored = initializers(graph)
-    weight, *bias = (numpy_helper.to_array(stored[name]) for name in conv.input[1:])
-    gamma, beta, mean, variance = (numpy_helper.to_array(stored[name]) for name in norm.input[1:])
+    known = constants(graph)
+    weight, *bias = (numpy_helper.to_array(known[name]) for name in conv.input[1:])
+    gamma, beta, mean, variance = (numpy_helper.to_array(known[name]) for name in norm.input[1:])
     epsilon = float(attribute(norm, "epsilon", 1e-5))  # type: ignore[arg-type]
     factor = gamma / np.sqrt(variance + epsilon)  # (output channels,)
-    store(graph, conv.input[1], (weight * factor[:, None, None, None]).astype(np.float32))
+    spread = factor.reshape(-1, *[1] * (weight.ndim - 1))
+    store(graph, conv.input[1], (weight * spread).astype(np.float32))
     shift = beta + ((bias[0] if bias else 0) - mean) * factor
-    name = conv.input[2] if bias else f"{conv.input[1].removesuffix('weight')}bias"
-    store(graph, name, shift.astype(np.float32))
-    conv.input[2:] = [name]
+    if not bias:
+        name = f"{conv.input[1].removesuffix('weight')}bias"
+        # a layer of one's own may have a bias that is not the convolution's
+        conv.input.append(f"{conv.input[1]}.bias" if name in known else name)
+    store(graph, conv.input[2], shift.astype(np.float32))

@@ -46,17 +46,17 @@ def pack_weights(
         if name not in initializers(graph):
             continue
         asked, rounds_inputs = tensor.format.bits, tensor.format.activation_bits < FLOAT_BITS
-        kernels = _kernels(graph, name, tensor) if rounds_inputs else {}
-        if kernels:
-            _put(graph, kernels, store_packed(graph, name, tensor))
+        reader = _reader_without_kernel(graph, name)
+        if rounds_inputs and reader is None:
+            _put(graph, _kernels(graph, name, tensor), store_packed(graph, name, tensor))
             computed[name] = bits = kernel_bits(tensor.format, tensor.codes.shape)
             if bits != asked:
                 widened.setdefault((asked, bits), []).append(name)
-        reader = _widen(graph, name, tensor)
-        if reader is not None:
-            computed[name] = FLOAT_BITS
-            if rounds_inputs:
-                lines.append(f"{name}: {_no_kernel(asked, 'fp32', f' where {reader} reads them')}")
+            continue
+        _widen(graph, name, tensor)
+        computed[name] = FLOAT_BITS
+        if rounds_inputs:
+            lines.append(f"{name}: {_no_kernel(asked, 'fp32', f' where {reader} reads them')}")
     remove_unused(graph)
     if any(node.domain == _DOMAIN for node in graph.node):
         model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
@@ -84,17 +84,25 @@ def _put(
     remove_unused(graph)
 
 
-def _widen(graph: GraphProto, name: str, tensor: QuantizedTensor) -> str | None:
-    """Let what still reads the weight `name` read its widened codes; the first reader's kind."""
+def _reader_without_kernel(graph: GraphProto, name: str) -> str | None:
+    """The kind of the first node that reads the weight `name` as no kernel does.
+
+    Where there is one, all of them read what is widened: codes in two forms would be stored twice.
+    """
+    is_matrix = len(initializers(graph)[name].dims) == 2
+    for node, operand in users(name, consumers(graph)):
+        if not is_matrix or not (_is_embedding(node, name) or is_linear(node, operand, name)):
+            return str(node.op_type)
+    return None
+
+
+def _widen(graph: GraphProto, name: str, tensor: QuantizedTensor) -> None:
+    """Let what reads the weight `name` read its widened codes."""
     stored = initializers(graph)
-    readers = consumers(graph).get(name, [])
-    if name not in stored or not readers:
-        return None
     values, own = numpy_helper.to_array(stored[name]), tensor.dequantize().cpu().numpy()
     nodes = store_values(graph, name, tensor, row_factor(values, own))
     graph.initializer.remove(stored[name])
     set_nodes(graph, [*nodes, *graph.node])
-    return str(readers[0].op_type)
 
 
 def row_factor(values: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -116,15 +124,17 @@ def _kernels(graph: GraphProto, name: str, tensor: QuantizedTensor) -> dict[str,
     zeros = [f"{name}.kernel_zeros"] if tensor.format.affine else []
     readers = consumers(graph)
     kernels: dict[str, list[NodeProto]] = {}
-    if tensor.codes.ndim != 2:
-        return kernels
-    for node, operand in users(name, readers):
-        if _is_embedding(node, operand):
+    for node, _ in users(name, readers):
+        if _is_embedding(node, name):
             kernels[node.output[0]] = _gather(node, name, tensor, zeros, sizes)
-        elif is_linear(node, operand, name):
+        else:
             bias, output = bias_and_output(graph, node, readers, rows=tensor.codes.shape[0])
             inputs = [node.input[0], *packed, *zeros]
-            kernels[output] = [_matmul(inputs, bias, output, tensor, sizes)]
+            added = [one for one in node.input[2:] if one != bias]
+            product = f"{output}.product" if added else output
+            kernels[output] = [_matmul(inputs, bias, product, tensor, sizes)]
+            if added:
+                kernels[output].append(helper.make_node("Add", [product, *added], [output]))
     return kernels
 
 
@@ -138,14 +148,15 @@ def users(name: str, readers: Mapping[str, list[NodeProto]]) -> Iterator[tuple[N
             yield node, name
 
 
-def _is_embedding(node: NodeProto, operand: str) -> bool:
-    is_table = node.op_type == "Gather" and node.input[0] == operand
+def _is_embedding(node: NodeProto, weight: str) -> bool:
+    is_table = node.op_type == "Gather" and node.input[0] == weight
     return is_table and attribute(node, "axis", 0) == 0
 
 
 def is_linear(node: NodeProto, operand: str, weight: str) -> bool:
     """True if `node` multiplies by the weight's transpose from the right, and nothing else."""
-    if node.op_type not in ("MatMul", "Gemm") or node.input[1] != operand:
+    places = [place for place, one in enumerate(node.input) if one == operand]
+    if node.op_type not in ("MatMul", "Gemm") or places != [1]:
         return False
     transposed = operand != weight
     if node.op_type == "MatMul":
@@ -158,15 +169,14 @@ def is_linear(node: NodeProto, operand: str, weight: str) -> bool:
 def bias_and_output(
     graph: GraphProto, node: NodeProto, readers: Mapping[str, list[NodeProto]], rows: int
 ) -> tuple[str, str]:
-    """A linear layer's stored bias ("" if it has none), and the tensor that holds its result."""
-    if len(node.input) > 2:
-        return node.input[2], node.output[0]
+    """A linear layer's stored bias (rows,), "" if it has none, and what holds its result."""
+    stored = initializers(graph)
     (reader, *others) = readers[node.output[0]]
-    if reader.op_type == "Add" and not others:
-        stored = initializers(graph)
-        for name in reader.input:
-            if name in stored and list(stored[name].dims) == [rows]:
-                return name, reader.output[0]
+    is_followed = len(node.input) == 2 and reader.op_type == "Add" and not others
+    last = reader if is_followed else node
+    for name in last.input[0 if is_followed else 2 :]:
+        if name in stored and list(stored[name].dims) == [rows]:
+            return name, last.output[0]
     return "", node.output[0]
 
 

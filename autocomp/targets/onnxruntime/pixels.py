@@ -11,7 +11,13 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from autocomp.targets.onnxruntime.edit import dequantized, initializers, set_nodes, store
+from autocomp.targets.onnxruntime.edit import (
+    attribute,
+    dequantized,
+    initializers,
+    set_nodes,
+    store,
+)
 
 LEVELS = 127
 Affine = tuple[np.float32, np.uint8]
@@ -67,26 +73,31 @@ def _normalised(
         return None
     if (divide.op_type, subtract.op_type, cast.op_type) != ("Div", "Sub", "Cast"):
         return None
-    deviation, mean = _of_channels(stored, divide.input[1]), _of_channels(stored, subtract.input[1])
-    if deviation is None or mean is None or not _is_image(graph, cast.input[0], makers):
+    channels = _image_channels(graph, cast.input[0], makers)
+    mean = _of_channels(stored, subtract.input[1], channels)
+    deviation = _of_channels(stored, divide.input[1], channels)
+    if not channels or mean is None or deviation is None:
         return None
     return cast.input[0], mean, deviation
 
 
-def _of_channels(stored: Mapping[str, TensorProto], name: str) -> np.ndarray | None:
-    """The values (C,) of a constant (C, 1, 1)."""
-    if name not in stored or list(stored[name].dims)[1:] != [1, 1]:
+def _of_channels(stored: Mapping[str, TensorProto], name: str, channels: int) -> np.ndarray | None:
+    """The values (C,) of a constant (C, 1, 1), or (1, 1, 1), that does not add channels."""
+    if name not in stored or list(stored[name].dims) not in ([channels, 1, 1], [1, 1, 1]):
         return None
-    return np.asarray(numpy_helper.to_array(stored[name])).reshape(-1)
+    return np.broadcast_to(numpy_helper.to_array(stored[name]).reshape(-1), channels)
 
 
-def _is_image(graph: GraphProto, name: str, makers: Mapping[str, NodeProto]) -> bool:
-    """True for a uint8 input of the graph, transposed or not."""
-    maker = makers.get(name)
+def _image_channels(graph: GraphProto, name: str, makers: Mapping[str, NodeProto]) -> int:
+    """How many channels uint8 images have that the graph is given; 0 if `name` is none of them."""
+    maker, order = makers.get(name), [0, 1, 2, 3]
     if maker is not None and maker.op_type == "Transpose":
-        name = maker.input[0]
-    types = {one.name: one.type.tensor_type.elem_type for one in graph.input}
-    return bool(types.get(name) == TensorProto.UINT8)
+        name, order = maker.input[0], attribute(maker, "perm", order)  # type: ignore[assignment]
+    for one in graph.input:
+        kind = one.type.tensor_type
+        if one.name == name and kind.elem_type == TensorProto.UINT8 and len(kind.shape.dim) == 4:
+            return int(kind.shape.dim[order[1]].dim_value)
+    return 0
 
 
 def _convolution(

@@ -7,7 +7,7 @@ fastest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -61,12 +61,13 @@ def quantize_convolutions(
     scales = {name: _affine(*ranges[name].tolist()) for name in names}
     pixels = pixel_codes(graph, names)
     scales |= {name: affine for name, (_, affine) in pixels.items()}
-    convs = _convolutions(graph, quantized)
-    computed = {conv.input[1]: CODE_BITS for conv in convs}
-    before = {
-        conv.output[0]: _pack(graph, conv, quantized[conv.input[1]], scales[conv.input[0]][0])
-        for conv in convs
-    }
+    sharing: dict[str, list[NodeProto]] = {}
+    for conv in _convolutions(graph, quantized):
+        sharing.setdefault(conv.input[1], []).append(conv)
+    before: dict[str, list[NodeProto]] = {}
+    for weight, convs in sharing.items():
+        steps = [scales[conv.input[0]][0] for conv in convs]
+        before |= _pack(graph, convs, quantized[weight], steps)
     normalise_pixels(graph, set(scales) - set(pixels))
     after = _round_activations(graph, scales, {name: one for name, (one, _) in pixels.items()})
     # a convolution may read the graph's own input, which no node makes
@@ -76,17 +77,25 @@ def quantize_convolutions(
         nodes += [pair for output in node.output for pair in after.get(output, [])]
     set_nodes(graph, nodes)
     remove_unused(graph)
-    return computed
+    return dict.fromkeys(sharing, CODE_BITS)
 
 
 def _convolutions(graph: GraphProto, quantized: Mapping[str, QuantizedTensor]) -> list[NodeProto]:
-    return [
-        node
-        for node in graph.node
-        if node.op_type == "Conv"
-        and node.input[1] in quantized
-        and quantized[node.input[1]].format.ranges is not None
-    ]
+    """The convolutions whose weights integer kernels can read, and nothing else does."""
+    stored, readers = initializers(graph), consumers(graph)
+
+    def is_integer(node: NodeProto, weight: str) -> bool:
+        # of a stored input the result is stored too, once the runtime has computed it
+        is_layer = node.op_type == "Conv" and node.input[0] not in stored
+        return is_layer and node.input[1] == weight and all(one in stored for one in node.input[2:])
+
+    weights = {
+        name
+        for name, tensor in quantized.items()
+        if tensor.format.ranges is not None
+        and all(is_integer(node, name) for node in readers.get(name, []))
+    }
+    return [node for node in graph.node if node.op_type == "Conv" and node.input[1] in weights]
 
 
 def _result(conv: NodeProto, readers: Mapping[str, list[NodeProto]]) -> str:
@@ -133,17 +142,24 @@ def _round_activations(
 
 
 def _pack(
-    graph: GraphProto, conv: NodeProto, tensor: QuantizedTensor, input_scale: np.float32
-) -> list[NodeProto]:
-    """Store a convolution's codes and bias; the nodes that give their values."""
+    graph: GraphProto,
+    convs: Sequence[NodeProto],
+    tensor: QuantizedTensor,
+    input_scales: Sequence[np.float32],
+) -> dict[str, list[NodeProto]]:
+    """Store the codes that `convs` share, and their biases.
+
+    Returns the nodes that give their values, keyed by the result of the convolution they precede.
+    """
     stored = initializers(graph)
-    name = conv.input[1]
+    name = convs[0].input[1]
     weight = numpy_helper.to_array(stored[name])
-    bias = numpy_helper.to_array(stored[conv.input[2]]) if len(conv.input) > 2 else None
     scale = _weight_scale(weight, tensor)
-    if bias is not None:
-        # a channel whose weights are next to nothing would overflow its bias
-        scale = np.maximum(scale, np.abs(bias) / (LARGEST_BIAS * input_scale)).astype(np.float32)
+    for conv, input_scale in zip(convs, input_scales, strict=True):
+        for bias in conv.input[2:]:
+            # a channel whose weights are next to nothing would overflow its bias
+            least = np.abs(numpy_helper.to_array(stored[bias])) / (LARGEST_BIAS * input_scale)
+            scale = np.maximum(scale, least).astype(np.float32)
     shape = (-1, *[1] * (weight.ndim - 1))
     codes = np.clip(np.round(weight / scale.reshape(shape)), -WEIGHT_LEVELS, WEIGHT_LEVELS)
     if tensor.format.bits < CODE_BITS:
@@ -151,12 +167,24 @@ def _pack(
         nodes.append(values_of(graph, name, scale))
     else:
         nodes = [dequantized(graph, name, codes.astype(np.int8), scale)]
-    conv.input[1] = nodes[-1].output[0]
-    if bias is not None:
-        product = (scale * input_scale).astype(np.float32)
-        whole = np.round(bias / product).astype(np.int32)
-        nodes.append(dequantized(graph, conv.input[2], whole, product))
-        conv.input[2] = nodes[-1].output[0]
+    before = {}
+    for conv, input_scale in zip(convs, input_scales, strict=True):
+        conv.input[1] = nodes[-1].output[0]
+        before[conv.output[0]] = _pack_bias(graph, conv, scale * input_scale)
+    before[convs[0].output[0]][:0] = nodes
+    return before
+
+
+def _pack_bias(graph: GraphProto, conv: NodeProto, scale: np.ndarray) -> list[NodeProto]:
+    """Store a convolution's bias in whole numbers of `scale` (channels,); what gives its values."""
+    stored = initializers(graph)
+    nodes = []
+    for place, bias in enumerate(conv.input[2:], 2):
+        whole = np.round(numpy_helper.to_array(stored[bias]) / scale).astype(np.int32)
+        # another convolution may have it too, in numbers of another scale
+        name = f"{conv.output[0]}.bias" if f"{bias}.codes" in stored else bias
+        nodes.append(dequantized(graph, name, whole, scale))
+        conv.input[place] = nodes[-1].output[0]
     return nodes
 
 
