@@ -66,12 +66,16 @@ def quantize_(
     shifted = shifted_tensors(compressed.module)
     fixed = [name for name, tensor in shifted.items() if tensor in compressed.fixed]
     free = [name for name in shifted if name not in fixed]
-    means = channel_means(compressed.module, forwards[0], free)
+    means, several = channel_means(compressed.module, forwards[0], free)
     skipped += _round(compressed, formats, forwards, means)
     restore_means_(compressed.module, forwards[0], means)
-    if fixed:
-        reason = "means are as rounding left them, for what would correct them is in fixed point"
-        skipped.append(f"{first_of(fixed)}: {reason}")
+    reasons = {
+        "what would correct them is in fixed point": fixed,
+        "what would correct them acts in more than one place": several,
+    }
+    for reason, names in reasons.items():
+        if names:
+            skipped.append(f"{first_of(names)}: means are as rounding left them, for {reason}")
     return skipped
 
 
