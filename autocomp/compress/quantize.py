@@ -55,7 +55,7 @@ def quantize_(
     rounding needs them.
     """
     formats, skipped = layer_formats(compressed.module, step)
-    skipped += taken_over(compressed, formats)
+    skipped += _taken_over(compressed, formats)
     layers = quantizable_layers(compressed.module)
     shifts_means = any(
         fmt.bits < HALF_BITS and isinstance(layers[name], nn.Conv2d)
@@ -79,7 +79,7 @@ def quantize_(
     return skipped
 
 
-def taken_over(compressed: Compressed, formats: Formats) -> list[str]:
+def _taken_over(compressed: Compressed, formats: Formats) -> list[str]:
     """A line if integer kernels will round results that are in fixed point until now."""
     names = [
         name
