@@ -161,16 +161,18 @@ def test_a_dense_model_without_quality_is_said_before_a_layer_is_read(
 
 
 @pytest.mark.parametrize(
-    ("direction", "dense"), [("maximize", -2.5), ("minimize", 0.0)], ids=["likelihood", "error"]
+    ("metric", "direction", "dense"),
+    [("cider", "maximize", -2.5), ("mean_tokens", "minimize", 0.0)],
+    ids=["likelihood", "error"],
 )
 def test_a_quality_may_be_at_or_below_zero_by_nature(
-    direction: str, dense: float, document: dict[str, Any], tmp_path: Path
+    metric: str, direction: str, dense: float, document: dict[str, Any], tmp_path: Path
 ) -> None:
-    objectives = {"cider": direction, "size_mb": "minimize"}
+    objectives = {metric: direction, "size_mb": "minimize"}
     read(document | {"objectives": objectives}, tmp_path, STEPS[:1])
     path = tmp_path / SENSITIVITY
     content = json.loads(path.read_text())
-    content["dense"]["cider"] = dense
+    content["dense"][metric] = dense
     path.write_text(json.dumps(content | {"readings": content["readings"][:1]}))
     found = read(document | {"objectives": objectives}, tmp_path, STEPS[:1])
     assert len(found.readings) == 2
