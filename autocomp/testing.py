@@ -31,7 +31,7 @@ from autocomp.errors import UserError, unknown
 from autocomp.policy import Policy, PruneChannels
 from autocomp.rounding import Quantize
 from autocomp.targets import TargetSettings, load_target
-from autocomp.tasks.base import Batch, Task, torch_run
+from autocomp.tasks.base import Batch, Graph, Run, Task, torch_run
 from autocomp.tasks.registry import build_task
 from autocomp.trust import trusting
 
@@ -41,6 +41,10 @@ SHARED = 256
 """How many examples of each split are looked for in the others."""
 TOLERANCE = 1e-3
 """Of the largest output, between PyTorch and the runtime."""
+ROUNDED_TOLERANCE = 0.1
+"""The same where the runtime rounds activations to 8 bits, as PyTorch does not; .013 is usual."""
+SMALLEST_SIDE = 16
+"""In pixels: no smaller images are tried."""
 STEPS, LR = 8, 1e-3
 
 
@@ -136,22 +140,36 @@ def the_runtime_computes_what_pytorch_does(task: Task, section: Section) -> None
     """Every output of every graph is the same in both, and batches change no prediction."""
     model = task.build().eval()
     graphs = task.graphs(model)
-    in_torch, target = torch_run(graphs), load_target("onnxruntime")
+    target = load_target("onnxruntime")
     with tempfile.TemporaryDirectory() as folder:
         in_runtime = target.open(target.lower(graphs, Compressed(model), Path(folder)))
-
-    def both(name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        found, wanted = in_runtime(name, **inputs), in_torch(name, **inputs)
-        assert list(found) == list(wanted) == list(graphs[name].outputs), "outputs must be named"
-        for key, value in wanted.items():
-            near = np.abs(found[key] - value).max(initial=0) <= TOLERANCE * _largest(value)
-            assert near, f"{name}: {key} must be the same in the runtime"
-        return found
-
+    both = _both(in_runtime, graphs, TOLERANCE)
     count = min(EXAMPLES, task.size("dev"))
     together = task.predict(both, task.inputs("dev", 0, count))
     alone = [task.predict(both, task.inputs("dev", i, i + 1))[0] for i in range(count)]
     assert together == alone, "a prediction must not depend on what else is in its batch"
+
+
+def smaller_images_fit_the_model(task: Task, section: Section) -> None:
+    """A task of images can be had with smaller ones, and a model that was built then takes them."""
+    whole, side = task.image_size, max(task.image_size // 2, SMALLEST_SIDE)
+    if whole <= side:  # its examples are no images, or are small as they are
+        return
+    smaller, model, teacher = task.resized(side), task.build(), task.build()
+    assert (smaller.image_size, task.image_size) == (side, whole), "resized must make another task"
+    smaller.resize_(model)
+    shapes, built = (
+        {name: tensor.shape for name, tensor in one.state_dict().items()}
+        for one in (model, smaller.build())
+    )
+    assert shapes == built, "resize_ must make of a model what build gives"
+    ((mine, theirs),) = _batches(smaller, [model, teacher], seed=0, count=1)
+    same = len(_logits(smaller, model, mine)) == len(_logits(smaller, teacher, theirs))
+    assert same, "a model and its teacher must get the same examples, each in its own size"
+    count = min(EXAMPLES, task.size("dev"))
+    run = torch_run(smaller.graphs(model.eval()))
+    found = smaller.predict(run, smaller.inputs("dev", 0, count))
+    assert len(found) == count, "there must be a prediction for each smaller example"
 
 
 def predictions_are_kept_and_scored(task: Task, section: Section) -> None:
@@ -171,7 +189,11 @@ def predictions_are_kept_and_scored(task: Task, section: Section) -> None:
 
 
 def a_checkpoint_is_the_model(task: Task, section: Section) -> None:
-    """Pruned and in 8 bits, packed and reopened without data it has the same weights and files."""
+    """Pruned and in 8 bits, packed and reopened without data it has the same weights and files.
+
+    What its files compute is what PyTorch does with the reloaded weights, but for what rounding
+    activations does.
+    """
     compressed = _compressed(task)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -187,19 +209,37 @@ def a_checkpoint_is_the_model(task: Task, section: Section) -> None:
             same = (again / graph).read_bytes() == (folder / graph).read_bytes()
             assert same, f"{graph} must come out of the packed weights as it went in"
         inputs = task.inputs("dev", 0, min(EXAMPLES, task.size("dev")))
-        said = opened.task.predict(opened.run, inputs)
+        graphs = opened.task.graphs(reloaded.module)
+        said = opened.task.predict(_both(opened.run, graphs, ROUNDED_TOLERANCE), inputs)
         assert said == task.predict(opened.run, inputs), "a restored task must predict the same"
 
 
 def _compressed(task: Task) -> Compressed:
-    """A dense model without half of its channels, where it has any, and in 8 bits."""
+    """A dense model without half of its channels, where it has any, compensated in 8 bits."""
     model = task.build().eval()
     graph, inputs = task.channel_graph(model)
     if channel_layers(graph, inputs):
         prune_channels_(graph, PruneChannels(layers="**", ratio=0.5, round_to=2), inputs)
     compressed = Compressed(model)
-    quantize_(compressed, Quantize(layers="**", bits=8))
+    ((batch,),) = _batches(task, [model], seed=0, count=1)
+    step = Quantize(layers="**", bits=8, rounding="compensated")
+    quantize_(compressed, step, [lambda: task.forward(model.eval(), batch)])
     return compressed
+
+
+def _both(in_runtime: Run, graphs: Mapping[str, Graph], tolerance: float) -> Run:
+    """Runs graphs in the runtime and in PyTorch, and compares all that they give."""
+    in_torch = torch_run(graphs)
+
+    def run(name: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        found, wanted = in_runtime(name, **inputs), in_torch(name, **inputs)
+        assert list(found) == list(wanted) == list(graphs[name].outputs), "outputs must be named"
+        for key, value in wanted.items():
+            near = np.abs(found[key] - value).max(initial=0) <= tolerance * _largest(value)
+            assert near, f"{name}: {key} must be the same in the runtime"
+        return found
+
+    return run
 
 
 def _write(task: Task, section: Section, compressed: Compressed, folder: Path) -> None:
@@ -247,6 +287,7 @@ CHECKS: dict[str, Callable[[Task, Section], None]] = {
         training_lowers_the_loss,
         features_lie_on_a_square,
         the_runtime_computes_what_pytorch_does,
+        smaller_images_fit_the_model,
         predictions_are_kept_and_scored,
         a_checkpoint_is_the_model,
     )

@@ -12,6 +12,7 @@ import torch
 from bars import Bars
 from label_files import shapes_section, write_shapes
 from tiny_models import RECURRENT, SECTION
+from torch import nn
 
 from autocomp.errors import UserError
 from autocomp.tasks.registry import TASKS
@@ -71,6 +72,32 @@ class Secretive(Bars):
         return [(int(one),) for one in outputs.argmax(axis=1)]
 
 
+class Stubborn(Bars):
+    def __init__(self) -> None:
+        super().__init__(side=32)
+        self.image_size = 32
+
+    def resized(self, image_size: int) -> Bars:
+        return self
+
+
+class Louder(nn.Module):
+    def __init__(self, net: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.net, self.factor = net, factor
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.net(inputs) * self.factor
+
+
+class Fickle(Bars):
+    calls = 0
+
+    def graphs(self, model: nn.Module) -> dict[str, Any]:
+        self.calls += 1
+        return super().graphs(Louder(model, 3.0**self.calls))
+
+
 @pytest.mark.parametrize(
     ("task", "check", "message"),
     [
@@ -79,6 +106,8 @@ class Secretive(Bars):
         (Boastful, "predictions_are_kept_and_scored", "accuracy must be their mean"),
         (Careless, "raw_examples_are_the_inputs", "must be read as inputs has it"),
         (Crowd, "the_runtime_computes_what_pytorch_does", "what else is in its batch"),
+        (Stubborn, "smaller_images_fit_the_model", "resized must make another task"),
+        (Fickle, "a_checkpoint_is_the_model", "outputs must be the same in the runtime"),
         (Secretive, "predictions_are_kept_and_scored", "must be as JSON has it"),
     ],
     ids=lambda value: getattr(value, "__name__", None),

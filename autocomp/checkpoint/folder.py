@@ -173,7 +173,7 @@ class Checkpoint:
 
     @property
     def policy(self) -> Policy:
-        return Policy.from_yaml((self.directory / POLICY).read_text(encoding="utf-8"), POLICY)
+        return Policy.load(self.directory / POLICY)
 
     @property
     def metrics(self) -> dict[str, float]:

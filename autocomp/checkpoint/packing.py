@@ -63,8 +63,11 @@ class StoredTensor(Decision):
 
     @model_validator(mode="after")
     def _has_rows(self) -> StoredTensor:
-        if self.format is not None and self.format.bits < HALF_BITS and len(self.shape) < 2:
-            raise ValueError(f"a tensor with codes must have rows, but its shape is {self.shape}")
+        has_rows = len(self.shape) > 1 and 0 not in self.shape
+        if self.format is not None and self.format.bits < HALF_BITS and not has_rows:
+            raise ValueError(
+                f"a tensor with codes must have rows of weights, but its shape is {self.shape}"
+            )
         return self
 
     @property

@@ -71,6 +71,8 @@ def sensitivity(
     table = sensitivity_table(cells)
     rows = [[row[key] for key in table.columns] for row in table.rows]
     print_table(list(table.columns.values()), rows)
+    for line in cells.reasons:
+        print(line)
     print(f"{cells.told} on {found.examples} examples of dev, {cells.training}")
     print(f"files: {directory / SENSITIVITY}, {directory / HEAT_MAP}")
 

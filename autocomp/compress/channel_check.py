@@ -50,8 +50,9 @@ def masked_forward(
         output.movedim(_channel_axis(layer), 0)[written[layer]] = torch.nan
         return output
 
-    def check(layer: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        missing = arguments[0].isnan()
+    def check(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x = (*args, *kwargs.values())[0]
+        missing = x.isnan()
         seen = missing.movedim(_channel_axis(layer), 0).flatten(1).any(1).nonzero().flatten()
         planned = read.get(layer, torch.empty(0, dtype=torch.int64))
         if seen.tolist() != planned.tolist():
@@ -59,12 +60,15 @@ def masked_forward(
                 f"{names[layer]} would lose other channels than the ones removed "
                 "(a padded shortcut, a shuffle or an operation across channels)"
             )
-        return (arguments[0].masked_fill(missing, 0), *arguments[1:])
+        filled = x.masked_fill(missing, 0)
+        if args:
+            return (filled, *args[1:]), kwargs
+        return (), {**kwargs, next(iter(kwargs)): filled}
 
     hooks = [layer.register_forward_hook(write) for layer in written]
     for layer in module.modules():
         if isinstance(layer, _ConvNd | nn.Linear) and not is_depthwise(layer):
-            hooks.append(layer.register_forward_pre_hook(check))
+            hooks.append(layer.register_forward_pre_hook(check, with_kwargs=True))
     try:
         outputs = tensors(module(*inputs))
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from autocomp.compress.correction import Forward
 from autocomp.compress.formats import LayerFormat, QuantizedTensor, candidates, encode
-from autocomp.compress.watching import watching
+from autocomp.compress.watching import before, watching
 
 DAMPING = 0.01
 """Of the mean of the Hessian's diagonal, added to it: few inputs do not tell all directions."""
@@ -190,11 +191,7 @@ def _watched(
     for layer in model.modules():
         name = names.get(id(getattr(layer, "weight", None)))
         if name is not None and is_compensable(layer):
-            handles.append(
-                layer.register_forward_pre_hook(
-                    lambda layer, inputs, name=name: see(name, layer, inputs[0].detach())
-                )
-            )
+            handles.append(before(layer, partial(see, name, layer)))
     return watching(handles)
 
 

@@ -6,12 +6,14 @@ here with the means measured on data. Depthwise convolutions need it: a few weig
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 
 from torch import Tensor, nn
 
-from autocomp.compress.watching import watching
+from autocomp.compress.watching import before, watching
 
 Forward = Callable[[], object]
 Normalisation = nn.modules.batchnorm._BatchNorm
@@ -28,16 +30,26 @@ def shifted_tensors(model: nn.Module) -> dict[str, str]:
     return shifted
 
 
-def channel_means(model: nn.Module, forward: Forward, layers: Collection[str]) -> dict[str, Tensor]:
+def channel_means(
+    model: nn.Module, forward: Forward, layers: Collection[str]
+) -> tuple[dict[str, Tensor], list[str]]:
     """The mean (C,) of each channel that enters a normalisation or leaves a convolution.
 
     `layers` are some of `shifted_tensors`; `forward` runs the model, in evaluation mode, on one
-    batch.
+    batch. Second are those without: what would be shifted acts at more than one place of the model,
+    and no shift brings back the means of all.
     """
     means: dict[str, Tensor] = {}
-    with _hooked(model, layers, lambda name, _, maps: means.__setitem__(name, _mean(maps))):
+    shifts: Counter[int] = Counter()
+
+    def see(name: str, layer: nn.Module, maps: Tensor) -> None:
+        means[name] = _mean(maps)
+        shifts[id(_shifted(layer))] += 1
+
+    with _hooked(model, layers, see):
         forward()
-    return means
+    several = [name for name in means if shifts[id(_shifted(model.get_submodule(name)))] > 1]
+    return {name: mean for name, mean in means.items() if name not in several}, several
 
 
 def restore_means_(model: nn.Module, forward: Forward, means: Mapping[str, Tensor]) -> None:
@@ -50,11 +62,9 @@ def restore_means_(model: nn.Module, forward: Forward, means: Mapping[str, Tenso
     def correct(name: str, layer: nn.Module, maps: Tensor) -> None:
         shift = _mean(maps) - means[name]
         if isinstance(layer, Normalisation):
-            assert layer.running_mean is not None
-            layer.running_mean += shift
+            _shifted(layer).add_(shift)
         else:
-            assert isinstance(layer.bias, Tensor)
-            layer.bias -= shift
+            _shifted(layer).sub_(shift)
             maps -= shift.view(-1, 1, 1)
 
     with _hooked(model, means, correct):
@@ -68,19 +78,19 @@ def _hooked(
     handles = []
     for name in layers:
         layer = model.get_submodule(name)
+        see = partial(visit, name, layer)
         if isinstance(layer, Normalisation):
-            handles.append(
-                layer.register_forward_pre_hook(
-                    lambda layer, inputs, name=name: visit(name, layer, inputs[0])
-                )
-            )
+            handles.append(before(layer, see))
         else:
-            handles.append(
-                layer.register_forward_hook(
-                    lambda layer, _, output, name=name: visit(name, layer, output)
-                )
-            )
+            handles.append(layer.register_forward_hook(lambda _, __, maps, see=see: see(maps)))
     return watching(handles)
+
+
+def _shifted(layer: nn.Module) -> Tensor:
+    """What a correction shifts."""
+    shifted = layer.running_mean if isinstance(layer, Normalisation) else layer.bias
+    assert isinstance(shifted, Tensor)
+    return shifted
 
 
 def _mean(maps: Tensor) -> Tensor:

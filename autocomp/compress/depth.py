@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -77,14 +79,17 @@ def block_influence(container: nn.ModuleDict, keep: int, forward: Forward) -> Se
     """The layers that change their input most: 1 - mean cosine(input, output) (2403.03853)."""
     cosines: dict[str, list[float]] = {name: [] for name in container}
 
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            cosine = functional.cosine_similarity(inputs[0].float(), output.float(), dim=-1)
-            cosines[name].append(float(cosine.mean()))
+    def record(
+        name: str, _: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor
+    ) -> None:
+        x = (*args, *kwargs.values())[0]
+        cosine = functional.cosine_similarity(x.float(), output.float(), dim=-1)
+        cosines[name].append(float(cosine.mean()))
 
-        return record
-
-    hooks = [layer.register_forward_hook(watch(name)) for name, layer in container.items()]
+    hooks = [
+        layer.register_forward_hook(partial(record, name), with_kwargs=True)
+        for name, layer in container.items()
+    ]
     with watching(hooks):
         forward()
     influence = {name: 1 - sum(seen) / len(seen) for name, seen in cosines.items()}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from autocomp.compress.grids import FixedFormat, FixedTensor
@@ -47,6 +48,15 @@ class LayerFormat(Decision):
     affine: bool = later(False)
     rounding: Rounding = later("nearest")
     activation_bits: ActivationBits = later(8)
+
+    @model_validator(mode="after")
+    def _shares_scales_in_one_way(self) -> LayerFormat:
+        if self.per_tensor and self.group_size is not None:
+            raise ValueError(
+                "group_size: must be left out where per_tensor gives all weights one scale, "
+                f"but got {self.group_size}"
+            )
+        return self
 
     @property
     def zero_point(self) -> int:

@@ -55,7 +55,7 @@ def quantize_(
     rounding needs them.
     """
     formats, skipped = layer_formats(compressed.module, step)
-    skipped += taken_over(compressed, formats)
+    skipped += _taken_over(compressed, formats)
     layers = quantizable_layers(compressed.module)
     shifts_means = any(
         fmt.bits < HALF_BITS and isinstance(layers[name], nn.Conv2d)
@@ -66,16 +66,20 @@ def quantize_(
     shifted = shifted_tensors(compressed.module)
     fixed = [name for name, tensor in shifted.items() if tensor in compressed.fixed]
     free = [name for name in shifted if name not in fixed]
-    means = channel_means(compressed.module, forwards[0], free)
+    means, several = channel_means(compressed.module, forwards[0], free)
     skipped += _round(compressed, formats, forwards, means)
     restore_means_(compressed.module, forwards[0], means)
-    if fixed:
-        reason = "means are as rounding left them, for what would correct them is in fixed point"
-        skipped.append(f"{first_of(fixed)}: {reason}")
+    reasons = {
+        "what would correct them is in fixed point": fixed,
+        "what would correct them acts in more than one place": several,
+    }
+    for reason, names in reasons.items():
+        if names:
+            skipped.append(f"{first_of(names)}: means are as rounding left them, for {reason}")
     return skipped
 
 
-def taken_over(compressed: Compressed, formats: Formats) -> list[str]:
+def _taken_over(compressed: Compressed, formats: Formats) -> list[str]:
     """A line if integer kernels will round results that are in fixed point until now."""
     names = [
         name

@@ -4,9 +4,10 @@ Jacob et al., "Quantization and Training of Neural Networks for Efficient Intege
 Inference" (1712.05877): forward passes read rounded weights and activations, gradients pass
 straight through. Weights are rounded to the very codes that ship; a norm after a convolution is
 folded into the scales of its channels when the model is lowered. Activations are rounded where the
-artefact rounds them, a linear layer's exactly as there. A convolution's have a running range here,
-and there one that is measured on the trained model: this one is of batches, of weights that still
-change, and of the least and greatest values, whatever method the format asks for.
+artefact rounds them, a linear layer's exactly as there, but for autocast: in bf16 the product is of
+rounded activations and weights cut to 8 significant bits. A convolution's have a running range
+here, and there one that is measured on the trained model: this one is of batches, of weights that
+still change, and of the least and greatest values, whatever method the format asks for.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from autocomp.compress.formats import (
     half,
     quantize_tensor,
 )
-from autocomp.compress.quantize import Formats, layer_formats, taken_over
+from autocomp.compress.quantize import Formats, layer_formats
 from autocomp.errors import first_of
 from autocomp.rounding import Quantize
 
@@ -129,7 +130,6 @@ class FakeQuantized:
 def fake_quantized(compressed: Compressed, step: Quantize) -> tuple[FakeQuantized, list[str]]:
     """The regime that a quantize step with `qat: true` attaches; what of it is skipped, and why."""
     formats, skipped = layer_formats(compressed.module, step)
-    skipped += taken_over(compressed, formats)
     by_weight = {f"{name}.weight": fmt for name, fmt in formats.items()}
     return FakeQuantized(compressed, by_weight), skipped + _hidden(compressed.module, formats)
 

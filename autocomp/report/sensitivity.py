@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autocomp.errors import first_of
 from autocomp.policy import NOTHING
 from autocomp.report.table import Table
 from autocomp.space.metrics import Direction
@@ -21,44 +22,71 @@ BITS = ("quantize", "fixed_point")
 
 @dataclass(frozen=True)
 class Grid:
-    """`shares[layer][heading]` is how much of dense's quality is left; some are not known.
+    """`left[layer][heading]` is how much of dense's quality is left; some are not known.
 
-    `told` says what a share is of, `training` what was done before it was read.
+    It is a share of it, or, unless `is_share`, a difference from it, below 0 where something is
+    lost. `told` says of what, `training` what was done before it was read. `unread` has the status
+    of readings that came to nothing, by layer and heading, and `reasons` a line for each reason.
     """
 
     told: str
     training: str
     headings: tuple[str, ...]
-    shares: dict[str, dict[str, float]]
+    is_share: bool
+    left: dict[str, dict[str, float]]
+    unread: dict[str, dict[str, str]]
+    reasons: tuple[str, ...]
+
+    def cell(self, layer: str, heading: str) -> str:
+        """What stands in a table: nothing where nothing was tried."""
+        if heading not in self.left[layer]:
+            return self.unread[layer].get(heading, "")
+        value = self.left[layer][heading]
+        return f"{value:.0%}" if self.is_share else f"{value:+.3g}"
 
 
 def grid(found: Sensitivity, objectives: tuple[Objective, ...]) -> Grid:
     """The readings by layer, in their order, of the quality among the objectives.
 
-    Of one to minimise, half is left where it is twice the dense model's.
+    Of one to minimise, half is left where it is twice the dense model's. Where the dense model's
+    is not above 0, as that of a log-likelihood, nothing is a share of it.
     """
     metric, better = quality_of(objectives)
     dense = found.dense[metric]
     named = list(zip(found.readings, _headings(found.readings), strict=True))
-    shares: dict[str, dict[str, float]] = {}
+    left: dict[str, dict[str, float]] = {one.layer: {} for one in found.readings}
+    unread: dict[str, dict[str, str]] = {one.layer: {} for one in found.readings}
+    reasons: dict[str, list[str]] = defaultdict(list)
     for one, heading in named:
-        row = shares.setdefault(one.layer, {})
+        assert heading not in left[one.layer].keys() | unread[one.layer].keys(), "twice the same"
         if one.status == "complete":
-            assert heading not in row, f"{one.layer}: {heading} twice"
-            row[heading] = _share(one.metrics[metric], dense, better)
+            left[one.layer][heading] = _left(one.metrics[metric], dense, better)
+        else:
+            unread[one.layer][heading] = one.status
+            reason = " ".join((one.reason or "no reason is known").split())
+            reasons[f"{one.status}: {reason}"].append(f"{one.layer}, {heading}")
     named.sort(key=lambda each: _order(each[0]))
-    told, steps = title(metric), found.retrain_steps
+    steps = found.retrain_steps
     return Grid(
-        told=f"share of the dense model's {told}"
-        if better == "maximize"
-        else f"the dense model's {told} as a share of this one's",
+        told=_told(title(metric), better, is_share=dense > 0),
         training=f"retrained for {steps} steps" if steps else "nothing retrained",
         headings=tuple(dict.fromkeys(heading for _, heading in named)),
-        shares=shares,
+        is_share=dense > 0,
+        left=left,
+        unread=unread,
+        reasons=tuple(f"{first_of(places)}: {reason}" for reason, places in reasons.items()),
     )
 
 
-def _share(value: float, dense: float, better: Direction) -> float:
+def _told(metric: str, better: Direction, is_share: bool) -> str:
+    if better == "maximize":
+        return f"{'share of' if is_share else 'difference from'} the dense model's {metric}"
+    return f"the dense model's {metric} {'as a share of' if is_share else 'less'} this one's"
+
+
+def _left(value: float, dense: float, better: Direction) -> float:
+    if dense <= 0:
+        return value - dense if better == "maximize" else dense - value
     if better == "maximize":
         return value / dense
     return dense / value if value else math.inf
@@ -101,14 +129,11 @@ def _order(reading: Reading) -> tuple[int, str, float]:
 
 
 def sensitivity_table(found: Grid) -> Table:
-    """A row a layer, the one that suffers most first; nothing where nothing was read."""
+    """A row a layer, the one that suffers most first, after those of which nothing is known."""
     columns = {"layer": "layer", **{one: one for one in found.headings}}
+    worst = {layer: min(row.values(), default=-math.inf) for layer, row in found.left.items()}
     rows = [
-        {
-            "layer": layer,
-            **{one: f"{row[one]:.0%}" if one in row else "" for one in found.headings},
-        }
-        for layer, row in found.shares.items()
+        {"layer": layer, **{one: found.cell(layer, one) for one in found.headings}}
+        for layer in sorted(worst, key=lambda layer: worst[layer])
     ]
-    worst = {layer: min(row.values(), default=1.0) for layer, row in found.shares.items()}
-    return Table(columns, sorted(rows, key=lambda row: worst[row["layer"]]))
+    return Table(columns, rows)

@@ -16,6 +16,7 @@ from autocomp.checkpoint.programs import program_of
 from autocomp.errors import CheckpointError
 from autocomp.files import write_bytes
 from autocomp.provenance import versions
+from autocomp.ship.fitting import fitting
 from autocomp.targets import load_target
 from autocomp.trust import trusting
 
@@ -28,8 +29,8 @@ def rebuild(directory: Path | str, *, trust: bool = False) -> list[str]:
     The folder must hold what `download_mb` counts: `model.safetensors`, `config.json`, and what
     inference needs beside the graphs. Each graph is compared with the SHA-256 that `config.json`
     has of it: one that comes out as other bytes, as another version of PyTorch or ONNX may have it,
-    is not written and is a `CheckpointError`. So is anything missing, truncated or edited. `trust`
-    lets a task of the user's own (`kind: python`) run its code.
+    is not written and is a `CheckpointError`. So is anything missing, truncated or edited, and what
+    fits together to no model. `trust` lets a task of the user's own (`kind: python`) run its code.
     """
     checkpoint = open_packed(directory)
     lacking = [name for name in checkpoint.config.graphs.values() if _lacks(checkpoint, name)]
@@ -53,7 +54,7 @@ def _lacks(checkpoint: Checkpoint, name: str) -> bool:
 
 def _lower(checkpoint: Checkpoint, names: list[str]) -> None:
     """Write graphs anew, all of them or none."""
-    config, compressed = checkpoint.config, checkpoint.compressed()
+    config, compressed = checkpoint.config, fitting(checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder)
         graphs = checkpoint.task.graphs(compressed.module)

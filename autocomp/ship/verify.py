@@ -15,6 +15,7 @@ from autocomp.data.split import SplitName
 from autocomp.errors import CheckpointError
 from autocomp.measure import cost, predict_all, quality
 from autocomp.policy import Policy
+from autocomp.ship.fitting import fitting
 from autocomp.targets import Artifact, load_target
 from autocomp.timing import (
     TIMED_EXAMPLES,
@@ -101,8 +102,9 @@ def verify(
 
     Quality is compared on the split it was recorded on and only measured on any other. Latency is
     that beside a dense model of the same architecture, built anew: it depends on no weight's value.
-    `CheckpointError` if the checkpoint is incomplete, truncated or edited; `DataError` if the data
-    are not there. `trust` lets a task of the user's own (`kind: python`) run its code.
+    `CheckpointError` if the checkpoint is incomplete, truncated or edited, or its tensors fit
+    together to no model; `DataError` if the data are not there. `trust` lets a task of the user's
+    own (`kind: python`) run its code.
     """
     with trusting(trust):
         return _verify(directory, split)
@@ -113,7 +115,7 @@ def _verify(directory: Path | str, split: SplitName) -> Verification:
     recorded = checkpoint.metrics
     if not recorded:
         raise CheckpointError(f"{checkpoint.directory / METRICS}: must hold what to compare with")
-    compressed = checkpoint.compressed()
+    compressed = fitting(checkpoint)
     log.info("%s: predicting all of %s", checkpoint.directory, split)
     scores, predictions = quality(checkpoint.task, checkpoint.run, split)
     target, steps = checkpoint.config.target, checkpoint.config.steps

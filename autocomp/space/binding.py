@@ -20,6 +20,17 @@ from autocomp.space.space import SearchSpace
 from autocomp.space.steps import Branch, Item, SearchStep, fields_by_unit, pattern_fields
 
 Suggest = Callable[[str, Domain], Any]
+ACTS_ON = {
+    "prune_channels": "2-d convolutions",
+    "prune_heads": "attention layers of autocomp's own",
+    "prune_width": "feed-forward and recurrent layers of autocomp's own",
+    "drop_layers": "the layers of an nn.ModuleDict",
+    "gamma_l1": "2-d BatchNorm layers",
+    "retrain": "parameters",
+    "quantize": "2-d convolutions, linear layers and embeddings",
+    "fixed_point": "2-d convolutions, linear layers, embeddings and BatchNorm layers",
+}
+"""Kind of step -> what it finds in a model."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +170,7 @@ def _bound_step(step: SearchStep, names: Sequence[str], lines: list[str]) -> Sea
     if not names:
         lines.append(
             f"{step.place}: {step.kind} must have something to act on in this model, "
-            "but has nothing"
+            f"but has nothing: it acts on {ACTS_ON[step.kind]}"
         )
         return step
     found = [

@@ -87,7 +87,7 @@ def measure_sensitivity(
     failed anew. `SpaceError` if no objective is a quality. `StudyError` if the folder holds those
     of another space or of other numbers of examples or steps, or if the dense model has no quality.
     """
-    metric, _ = quality_of(space.objectives)
+    metric, better = quality_of(space.objectives)
     target = validate(TargetSettings, dict(space.target), "target", SpaceError)
     wanted = probes(bind_space(by_layer(space)), retrain_steps)
     if not wanted:
@@ -102,10 +102,10 @@ def measure_sensitivity(
         factory = partial(make_prober, space.to_yaml(), directory.resolve(), examples)
         with closing(make_runner(factory, space, target.threads, directory, workers)) as runner:
             table = before or _begun(runner, space, examples, retrain_steps, command)
-            if table.dense[metric] <= 0:
+            if better == "maximize" and table.dense[metric] == 0:
                 raise StudyError(
-                    f"the dense model's {metric} on {examples} examples must be above 0, but is "
-                    f"{table.dense[metric]:g}; train it longer (task.dense)"
+                    f"the dense model's {metric} on {examples} examples must not be 0, for then "
+                    "there is nothing to lose, but is; train it longer (task.dense)"
                 )
             return _read_all(runner, wanted, table, directory / SENSITIVITY, on_reading)
 

@@ -17,6 +17,7 @@ from autocomp.checkpoint.folder import (
     checksum,
     download_mb,
     open_checkpoint,
+    open_packed,
     seal,
     write_config,
     write_model,
@@ -168,6 +169,36 @@ def test_unreadable_metrics_are_refused(folder, text):
     seal(folder)
     with pytest.raises(CheckpointError, match=METRICS):
         _ = open_checkpoint(folder).metrics
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe", b"[", b"[]", b"steps: 3", None],
+    ids=["binary", "half", "list", "no steps", "none"],
+)
+def test_an_unreadable_policy_is_refused(folder, content):
+    (folder / POLICY).unlink()
+    if content is not None:
+        (folder / POLICY).write_bytes(content)
+    with pytest.raises(UserError, match=POLICY) as caught:
+        _ = open_packed(folder).policy
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("how", "shape", "reason"),
+    [
+        ({"bits": 4}, [3, 0], r"must have rows of weights, but its shape is \(3, 0\)"),
+        ({"bits": 4, "group_size": 32, "per_tensor": True}, [1, 100], "but got 32"),
+    ],
+    ids=["no columns", "two granularities"],
+)
+def test_formats_that_hold_no_weights_are_refused(folder, config, how, shape, reason):
+    tensors = unfold(config["tensors"])
+    tensors["decoder.layers.1.ffn.up.weight"] = {"shape": shape, "format": how}
+    sign(folder, config | {"tensors": tensors})
+    with pytest.raises(CheckpointError, match=reason):
+        open_checkpoint(folder)
 
 
 @pytest.mark.parametrize("name", [*HASHED, "caption.py"])

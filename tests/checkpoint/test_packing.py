@@ -192,7 +192,7 @@ def test_tensors_that_are_not_those_described_are_refused(name, replacement, rea
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("shape", [(), (120,)], ids=["none", "one"])
+@pytest.mark.parametrize("shape", [(), (120,), (3, 0), (0, 3)], ids=str)
 def test_codes_without_rows_are_refused(shape):
     stored, _ = stored_and_packed()
     with pytest.raises(ValueError, match="a tensor with codes must have rows"):

@@ -38,6 +38,23 @@ def test_outputs_are_those_without_the_channels(model: nn.Sequential) -> None:
     check_same(model, INPUTS, masked)
 
 
+class ByName(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self:
+            x = layer(input=x)
+        return x
+
+
+def test_layers_may_be_called_by_name(model: nn.Sequential) -> None:
+    named = ByName(*model)
+    group, names = plan(named, [0, 1, 2, 3])
+    removals = [(group, torch.tensor([3, 1]))]
+    masked = masked_forward(named, INPUTS, removals, names)
+    expected = masked_forward(model, INPUTS, removals, names)
+    assert masked.problems == ()
+    assert torch.equal(masked.outputs[0], expected.outputs[0])
+
+
 def test_wrong_plan_is_noticed(model: nn.Sequential) -> None:
     group, names = plan(model, [1, 0, 2, 3])
     masked = masked_forward(model, INPUTS, [(group, torch.tensor([0]))], names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from autocomp.compress.fixed_point import fix_
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantize_
 from autocomp.policy import FixedPoint, Quantize
+from autocomp.rounding import Rounding
 
 
 class Net(nn.Module):
@@ -54,7 +57,8 @@ def test_the_means_come_back_layer_after_layer(net: nn.Module) -> None:
         "depthwise_norm": "depthwise_norm.running_mean",
         "last": "last.bias",
     }
-    means = channel_means(net, lambda: net(IMAGES), shifted)
+    means, several = channel_means(net, lambda: net(IMAGES), shifted)
+    assert (set(means), several) == (set(shifted), [])
     expected = net(IMAGES).mean(dim=(0, 2, 3))
     spoil(net)
     shifted = net(IMAGES).mean(dim=(0, 2, 3))
@@ -68,7 +72,7 @@ def test_the_means_come_back_layer_after_layer(net: nn.Module) -> None:
 
 def test_no_change_corrects_nothing(net: nn.Module) -> None:
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    means = channel_means(net, lambda: net(IMAGES), shifted_tensors(net))
+    means, _ = channel_means(net, lambda: net(IMAGES), shifted_tensors(net))
     restore_means_(net, lambda: net(IMAGES), means)
     for name, tensor in net.state_dict().items():
         torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=0, msg=name)
@@ -85,6 +89,82 @@ def test_rounded_convolutions_are_corrected_and_others_need_no_data(net: nn.Modu
 
     for bits in (16, 32):
         quantize_(Compressed(Net()), Quantize(layers="**", bits=bits), [unused])
+
+
+class Reused(nn.Module):
+    """One after the other, layers of which some are the same, or share what a correction shifts."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.relu(layer(x)) + 3
+        return x
+
+
+def reused(kind: str) -> Reused:
+    torch.manual_seed(0)
+    conv, other, last = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+    norm = nn.BatchNorm2d(3)
+    if kind == "a shared bias":
+        other.bias = conv.bias
+    between = {"a convolution": [conv, conv], "a norm": [norm, conv, norm]}.get(kind, [conv, other])
+    return Reused([*between, last]).eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        ("a convolution", "layers.0"),
+        ("a norm", "layers.0"),
+        ("a shared bias", "layers.0 and 1 more"),
+    ],
+    ids=lambda value: value.replace(" ", "-"),
+)
+def test_what_acts_in_more_than_one_place_is_left_as_it_was_and_named(
+    kind: str, named: str
+) -> None:
+    net, exact = reused(kind), reused(kind)
+    lines = quantize_(
+        Compressed(net), Quantize(layers="**", bits=8, activation_bits=32), [lambda: net(IMAGES)]
+    )
+    reason = "means are as rounding left them, for what would correct them acts in more than one"
+    assert lines == [f"{named}: {reason} place"]
+    for name in ("running_mean", "bias"):
+        before, after = (getattr(one.layers[0], name, None) for one in (exact, net))
+        assert before is None or torch.equal(before, after)
+    assert not torch.equal(exact.layers[-1].bias, net.layers[-1].bias)
+    with torch.no_grad():
+        wanted = exact(IMAGES)
+        assert (net(IMAGES) - wanted).norm() < 0.02 * wanted.norm()
+
+
+class Named(nn.Module):
+    """Layers that are called by the names of what they take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+        self.linear = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(input=self.conv(input=x))
+        return self.linear(input=x.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "compensated"])
+def test_layers_may_be_called_by_name(rounding: Rounding) -> None:
+    net = Named().eval()
+    expected = net(IMAGES)
+    compressed = Compressed(net)
+    step = Quantize(layers="**", bits=8, rounding=rounding)
+    assert quantize_(compressed, step, [lambda: net(IMAGES)]) == []
+    assert {one.format.rounding for one in compressed.quantized.values()} == {rounding}
+    torch.testing.assert_close(net(IMAGES), expected, atol=0.02, rtol=0.02)
+    assert net.norm.running_mean.any()
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,20 @@ def test_block_influence_drops_the_layer_that_changes_nothing(idle: str) -> None
     assert not any(layer._forward_hooks for layer in model.modules())
 
 
+def test_layers_may_be_called_by_name() -> None:
+    layers = nn.ModuleDict({name: nn.Linear(8, 8) for name in "abc"})
+    with torch.no_grad():
+        layers["b"].weight.copy_(torch.eye(8))
+        layers["b"].bias.zero_()
+
+    def forward() -> None:
+        x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+        for layer in layers.values():
+            x = layer(input=x)
+
+    assert set(block_influence(layers, 2, forward)) == {"a", "c"}
+
+
 def test_block_influence_keeps_the_order_of_the_layers() -> None:
     model = Model()
     drop_layers_(model, DropLayers(layers="decoder", keep=4, select="block_influence"), model)

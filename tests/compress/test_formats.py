@@ -150,3 +150,8 @@ def test_compensated_codes_of_8_bits_are_what_integer_convolutions_hold() -> Non
 def test_formats_are_those_that_kernels_and_files_have(change: dict[str, int]) -> None:
     with pytest.raises(ValidationError, match=r"must be one of|should be 16, 32, 64 or 128"):
         LayerFormat(**{"bits": 4, "group_size": 32, **change})
+
+
+def test_a_scale_for_all_leaves_none_for_groups() -> None:
+    with pytest.raises(ValidationError, match=r"group_size: must be left out .* but got 32"):
+        LayerFormat(bits=4, group_size=32, per_tensor=True)

@@ -50,21 +50,88 @@ def test_shares_are_of_dense_and_unknown_where_nothing_was_measured() -> None:
     found = grid(made(), CIDER)
     assert (found.told, found.training) == ("share of the dense model's CIDEr", "nothing retrained")
     assert found.headings == ("8 bits", "4 bits", "25% fewer channels", "50% fewer channels")
-    assert found.shares["a"] == {
+    assert found.left["a"] == {
         "50% fewer channels": 0.5,
         "25% fewer channels": 1.0,
         "4 bits": 0.9,
         "8 bits": 1.0,
     }
-    assert found.shares["b"] == {"8 bits": pytest.approx(0.1)}
-    assert found.shares["c"] == {}
+    assert found.left["b"] == {"8 bits": pytest.approx(0.1)}
+    assert found.left["c"] == {}
+    assert found.unread == {"a": {}, "b": {}, "c": {"8 bits": "failed"}}
+    assert found.reasons == ("c, 8 bits: failed: it broke",)
 
 
-def test_the_table_begins_with_what_suffers_most() -> None:
+def test_the_table_begins_with_what_is_unknown_and_then_what_suffers_most() -> None:
     table = sensitivity_table(grid(made(), CIDER))
-    assert [row["layer"] for row in table.rows] == ["b", "a", "c"]
-    assert table.rows[0]["8 bits"] == "10%"
-    assert table.rows[0]["4 bits"] == ""
+    assert [row["layer"] for row in table.rows] == ["c", "b", "a"]
+    assert [row["8 bits"] for row in table.rows] == ["failed", "10%", "100%"]
+    assert [row["4 bits"] for row in table.rows] == ["", "", "90%"]
+
+
+def test_a_reason_is_told_once() -> None:
+    stopped = {"status": "stopped", "reason": "the loss\nbecame nan"}
+    readings = tuple(
+        reading(layer, "quantize", 8, None).model_copy(update=stopped) for layer in "abc"
+    )
+    found = grid(made().model_copy(update={"readings": readings}), CIDER)
+    assert found.reasons == ("a, 8 bits and 2 more: stopped: the loss became nan",)
+    assert {row["8 bits"] for row in sensitivity_table(found).rows} == {"stopped"}
+
+
+@pytest.mark.parametrize(
+    ("better", "dense", "values", "cells", "told"),
+    [
+        (
+            "maximize",
+            -2.0,
+            {"a": -3.0, "b": -1.75, "c": -2.0},
+            {"a": "-1", "c": "+0", "b": "+0.25"},
+            "difference from the dense model's score",
+        ),
+        (
+            "minimize",
+            0.0,
+            {"a": 0.0, "b": 0.125},
+            {"b": "-0.125", "a": "+0"},
+            "the dense model's score less this one's",
+        ),
+    ],
+    ids=["a log-likelihood", "no error at all"],
+)
+def test_where_nothing_is_a_share_of_dense_there_are_differences(
+    better: Any,
+    dense: float,
+    values: dict[str, float],
+    cells: dict[str, str],
+    told: str,
+    tmp_path: Path,
+) -> None:
+    readings = tuple(
+        reading(layer, "quantize", 8, 0).model_copy(update={"metrics": {"score": value}})
+        for layer, value in values.items()
+    )
+    update = {"readings": readings, "dense": {"score": dense}}
+    objectives = parse_objectives({"score": better}, {"score": better}, [])
+    found = grid(made().model_copy(update=update), objectives)
+    rows = sensitivity_table(found).rows
+    assert {row["layer"]: row["8 bits"] for row in rows} == cells
+    assert [row["layer"] for row in rows] == list(cells)  # the worst first
+    assert found.told == told
+    plot_heat_map(tmp_path / "map.png", found, "made")
+    assert (tmp_path / "map.png").exists()
+
+
+def test_what_failed_is_red_on_white_in_the_picture(tmp_path: Path) -> None:
+    whole, failed = made(), made()
+    whole = whole.model_copy(update={"readings": whole.readings[:-1]})
+    reds = []
+    for found in (whole, failed):
+        plot_heat_map(tmp_path / "map.png", grid(found, CIDER), "made")
+        with Image.open(tmp_path / "map.png") as picture:
+            colours = picture.convert("RGB").getcolors(10**6) or []
+        reds.append(sum(count for count, (r, g, b) in colours if r > 150 and max(g, b) < 100))
+    assert reds[0] == 0 < reds[1]
 
 
 def test_of_an_error_less_is_left_where_it_is_greater() -> None:
@@ -76,7 +143,7 @@ def test_of_an_error_less_is_left_where_it_is_greater() -> None:
     update = {"readings": readings, "dense": {"error": 0.5}}
     objectives = parse_objectives({"error": "minimize"}, {"error": "minimize"}, [])
     found = grid(made().model_copy(update=update), objectives)
-    assert [row["8 bits"] for row in found.shares.values()] == [0.5, 1.0, float("inf")]
+    assert [row["8 bits"] for row in found.left.values()] == [0.5, 1.0, float("inf")]
     assert found.told == "the dense model's error as a share of this one's"
     assert [row["layer"] for row in sensitivity_table(found).rows] == ["a", "b", "c"]
 
@@ -128,7 +195,7 @@ def test_columns_of_one_width_say_what_differs() -> None:
     )
     found = grid(made(1).model_copy(update={"readings": readings}), CIDER)
     assert found.headings == tuple(ways)
-    assert found.shares["b"] == {name: share for share, name in enumerate(ways, start=1)}
+    assert found.left["b"] == {name: share for share, name in enumerate(ways, start=1)}
 
 
 def test_what_the_short_form_leaves_out_is_added() -> None:
@@ -138,7 +205,7 @@ def test_what_the_short_form_leaves_out_is_added() -> None:
         reading("b", "quantize", 4, 0.3),
     )
     found = grid(made(1).model_copy(update={"readings": readings}), CIDER)
-    assert found.shares == {
+    assert found.left == {
         "a": {
             "50% fewer channels, criterion l2": 0.1,
             "50% fewer channels, criterion taylor": 0.2,

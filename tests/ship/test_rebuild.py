@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save
 from tiny_models import tiny_captioner, tiny_task
+from torch import nn
 
 from autocomp.apply import Work, apply_
 from autocomp.bench import Bench, open_bench
@@ -23,16 +26,21 @@ from autocomp.checkpoint.folder import (
     WEIGHTS,
     download_mb,
     open_checkpoint,
+    seal,
     write_config,
     write_model,
 )
+from autocomp.checkpoint.packing import describe, pack, together
 from autocomp.clock import Clock
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantize_
 from autocomp.deploy import caption
 from autocomp.errors import CheckpointError
+from autocomp.files import write_bytes
+from autocomp.models.cnn_transformer import CnnTransformer
 from autocomp.policy import Policy, Quantize
 from autocomp.ship.rebuild import rebuild
+from autocomp.ship.verify import verify
 from autocomp.space.space import SearchSpace
 from autocomp.targets import TargetSettings
 from autocomp.tasks.base import Task
@@ -194,6 +202,38 @@ def test_what_was_fetched_must_be_whole(checkpoint: Path, tmp_path: Path, name: 
     (fetched / name).unlink()
     with pytest.raises(CheckpointError, match=f"{name}: must be there, but is missing"):
         rebuild(fetched)
+
+
+def test_tensors_that_fit_together_to_no_model_are_refused(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """Each is as long as the configuration says, and every checksum is right: forged, say."""
+    opened = open_checkpoint(checkpoint)
+    compressed = opened.compressed()
+    projection = compressed.module.get_submodule("encoder.projection")
+    projection.weight = nn.Parameter(torch.zeros(32, 7))
+    del compressed.quantized["encoder.projection.weight"]
+    write_bytes(checkpoint / WEIGHTS, save(together(pack(compressed), describe(compressed))))
+    section = opened.config.task
+    write_config(opened.artifact, compressed, section, TargetSettings(), 0, "", 1, 1.0)
+    seal(checkpoint)
+    rule = "tensors must have shapes that fit together, but mat1 and mat2 shapes"
+    with pytest.raises(CheckpointError, match=rule):
+        rebuild(download(checkpoint, tmp_path / "fetched"))
+    with pytest.raises(CheckpointError, match=rule):
+        verify(checkpoint)
+
+
+def test_what_fails_of_the_dense_model_too_is_not_blamed_on_the_file(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(CnnTransformer, "step", broken)
+    (checkpoint / "decoder.onnx").unlink()
+    with pytest.raises(RuntimeError, match="a bug"):
+        rebuild(checkpoint)
 
 
 def test_a_checkpoint_without_its_graphs_says_what_makes_them(checkpoint: Path) -> None:

@@ -274,7 +274,8 @@ def test_a_step_that_no_layer_supports_is_reported() -> None:
     with pytest.raises(SpaceError) as caught:
         bind(space, {})
     assert str(caught.value) == (
-        "policy.steps.0: prune_heads must have something to act on in this model, but has nothing"
+        "policy.steps.0: prune_heads must have something to act on in this model, but has nothing: "
+        "it acts on attention layers of autocomp's own"
     )
 
 

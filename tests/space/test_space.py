@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ from autocomp.policy import Policy
 from autocomp.space import Objective, SearchSettings, SearchSpace, Uniform
 from autocomp.space.steps import Branch, SearchStep
 
+SPACES_FOLDER = Path(__file__).parents[2] / "search_spaces"
+SPACES = sorted(SPACES_FOLDER.rglob("*.yaml"))
 HEADS = {"kind": "prune_heads", "layers": "**"}
 QUANTIZE = {"kind": "quantize", "layers": "**", "bits": 8}
 RETRAIN = {"kind": "retrain", "steps": 100}
@@ -401,3 +404,10 @@ def test_a_space_needs_neither_torch_nor_a_sampler() -> None:
     code = f"import autocomp.space, sys; print([one for one in {heavy} if one in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: str(path.relative_to(SPACES_FOLDER)))
+def test_the_command_that_opens_a_space_tries_as_many_as_the_space_says(path: Path) -> None:
+    told = re.search(r"^# autocomp search \S+ --trials (\d+)", path.read_text(), re.MULTILINE)
+    assert told is not None
+    assert int(told[1]) == SearchSpace.load(path).search.trials

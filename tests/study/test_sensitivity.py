@@ -155,9 +155,27 @@ def test_a_dense_model_without_quality_is_said_before_a_layer_is_read(
     content = json.loads(path.read_text())
     content["dense"]["cider"] = 0.0
     path.write_text(json.dumps(content | {"readings": []}))
-    with pytest.raises(StudyError, match=r"cider on 8 examples must be above 0, but is 0"):
+    with pytest.raises(StudyError, match=r"cider on 8 examples must not be 0"):
         read(document, tmp_path, STEPS[:1])
     assert json.loads(path.read_text())["readings"] == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction", "dense"),
+    [("cider", "maximize", -2.5), ("mean_tokens", "minimize", 0.0)],
+    ids=["likelihood", "error"],
+)
+def test_a_quality_may_be_at_or_below_zero_by_nature(
+    metric: str, direction: str, dense: float, document: dict[str, Any], tmp_path: Path
+) -> None:
+    objectives = {metric: direction, "size_mb": "minimize"}
+    read(document | {"objectives": objectives}, tmp_path, STEPS[:1])
+    path = tmp_path / SENSITIVITY
+    content = json.loads(path.read_text())
+    content["dense"][metric] = dense
+    path.write_text(json.dumps(content | {"readings": content["readings"][:1]}))
+    found = read(document | {"objectives": objectives}, tmp_path, STEPS[:1])
+    assert len(found.readings) == 2
 
 
 def test_what_a_layer_cannot_lose_is_said(document: dict[str, Any], tmp_path: Path) -> None:
