@@ -1,4 +1,4 @@
-"""How metrics are written for people, with their units."""
+"""How metrics, with their units, and policies are written for people."""
 
 from __future__ import annotations
 
@@ -183,7 +183,8 @@ def _bits(step: Any) -> str:
         "compensated": step.rounding == "compensated",
         "affine": step.scheme == "affine",
         f"by {step.granularity}": step.granularity in ("channel", "tensor"),
-        f"by {step.group_size}": step.group_size != Quantize.model_fields["group_size"].default,
+        f"by {step.group_size}": step.granularity in ("auto", "group")
+        and step.group_size != Quantize.model_fields["group_size"].default,
         f"{step.ranges} ranges": step.ranges != "minmax",
         "weights alone": step.activation_bits == 32,
         "trained": step.qat,

@@ -144,6 +144,7 @@ EIGHT_FOUR = (("encoder", 8), ("encoder.head", 8), ("decoder", 4))
         ),
         ([FOUR | {"layers": ["a.blocks.4", "b.*.ffn", "[cd]"]}], "blocks.4+ffn+[cd] 4 bits"),
         ([FOUR | {"layers": "*", "group_size": 64}], "4 bits by 64"),
+        ([FOUR | {"granularity": "tensor", "group_size": 64}], "4 bits by tensor"),
         (
             [{"kind": "fixed_point", "layers": "decoder", "bits": 6}],
             "decoder fixed point 6 bits (linear)",

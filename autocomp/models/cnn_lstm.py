@@ -93,9 +93,10 @@ class RecurrentDecoder(HiddenUnits):
         return self.head(self.dropout(self.norm(said)))  # type: ignore[no-any-return]
 
     def forward(self, tokens: Tensor, grid: Tensor, hidden: State) -> Tensor:
-        """tokens (B * K, T), grid (B, S, width) -> logits (B * K, T, V), 0 after a caption's end.
+        """tokens (B * K, T), grid (B, S, width) -> logits (B * K, T, V).
 
-        Longest captions lie first, so that each step computes only those that go on.
+        Longest captions lie first, so that each step computes only those that go on; after a
+        caption's end logits mean nothing.
         """
         words = _packed(tokens)
         assert words.sorted_indices is not None
