@@ -12,6 +12,11 @@ from typing import Any
 
 import psutil
 
+INSTRUCTIONS = (
+    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    *("asimddp", "i8mm", "bf16", "sve"),
+)
+"""What kernels of few bits are written for, as Linux names it: of x86, then of ARM."""
 PACKAGES = ("autocomp", "torch", "onnxruntime", "onnx", "optuna", "ray", "torch-pruning", "numpy")
 
 
@@ -28,9 +33,15 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """What latency depends on: processor, cores, memory in GB (10^9 bytes), operating system."""
+    """What latency depends on: processor, cores, memory in GB (10^9 bytes), operating system.
+
+    `instructions` are those of `INSTRUCTIONS` that the processor has, where the system tells.
+    """
+    told = _cpuinfo()
+    flags = (told.get("flags") or told.get("Features") or "").split()
     return {
-        "processor": _processor(),
+        "processor": told.get("model name") or platform.processor() or platform.machine(),
+        "instructions": [one for one in INSTRUCTIONS if one in flags],
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -51,10 +62,11 @@ def commit() -> str | None:
     return answer.stdout.strip()
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first processor; nothing elsewhere."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return {}
+    first = path.read_text(errors="replace").partition("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}

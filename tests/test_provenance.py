@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autocomp.provenance import commit, machine, versions
+from autocomp.provenance import INSTRUCTIONS, commit, machine, versions
 
 
 def test_versions_are_those_installed() -> None:
@@ -28,6 +28,28 @@ def test_the_machine_is_described() -> None:
     assert found["cores"] >= 1
     assert found["memory_gb"] > 0
     assert platform.machine() in found["system"]
+    assert set(found["instructions"]) <= set(INSTRUCTIONS)
+
+
+@pytest.mark.parametrize(
+    ("told", "instructions"),
+    [
+        (
+            "processor: 0\nmodel name\t: A B\nflags\t\t: fpu avx2 avx512_vnni\n",
+            ["avx2", "avx512_vnni"],
+        ),
+        ("processor: 0\nFeatures\t: fp asimd asimddp i8mm\n", ["asimddp", "i8mm"]),
+        ("", []),
+    ],
+    ids=["x86", "ARM", "unknown"],
+)
+def test_what_a_processor_computes_fast_is_told(
+    told: str, instructions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"{told}\n\nflags: sve\n")
+    found = machine()
+    assert found["instructions"] == instructions
+    assert found["processor"] == "A B" or "model name" not in told
 
 
 def test_the_commit_is_that_of_the_checkout(

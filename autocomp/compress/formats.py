@@ -28,6 +28,8 @@ Smaller ones err less in each layer, and cost more in the model: they leave less
 """
 MOST_GROWTH = 1.5
 """Of scales: rows of which next to nothing is left would ask for more than they can use."""
+REDUCED_LEVELS = 64
+"""Either way: two products of them with 8 unsigned bits add up to less than 16 bits hold."""
 
 
 class LayerFormat(Decision):
@@ -38,7 +40,9 @@ class LayerFormat(Decision):
     the whole tensor if `per_tensor`. The zero point is 2^(bits-1); if `affine`, each scale has one
     of its own. `rounding` is how the codes were chosen. With `activation_bits` 8 activations are
     rounded as well: before a linear layer a scale a group, as it runs; around a convolution over
-    ranges, and `ranges` names how those were found. With 32 the layer computes in fp32.
+    ranges, and `ranges` names how those were found. With 32 the layer computes in fp32. With
+    `reduce_range` codes of 8 bits lie no more than `REDUCED_LEVELS` from the zero point: x86
+    without VNNI adds the products of convolutions in pairs, and cuts what 16 bits do not hold.
     """
 
     bits: StoredBits
@@ -48,6 +52,16 @@ class LayerFormat(Decision):
     affine: bool = later(False)
     rounding: Rounding = later("nearest")
     activation_bits: ActivationBits = later(8)
+    reduce_range: bool = later(False)
+
+    @model_validator(mode="after")
+    def _reduces_whole_bytes(self) -> LayerFormat:
+        if self.reduce_range and (self.bits != 8 or self.affine):
+            raise ValueError(
+                "reduce_range: must be left out but for symmetric codes of 8 bits, "
+                f"but got bits {self.bits}, affine {self.affine}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _shares_scales_in_one_way(self) -> LayerFormat:
@@ -63,13 +77,17 @@ class LayerFormat(Decision):
         return int(2 ** (self.bits - 1))
 
     @property
-    def largest_code(self) -> int:
-        return int(2**self.bits - 1)
+    def code_range(self) -> tuple[int, int]:
+        """The least and the greatest code."""
+        if self.reduce_range:
+            return self.zero_point - REDUCED_LEVELS, self.zero_point + REDUCED_LEVELS
+        # kernels that compute in 8 bits are fastest with as many codes below zero as above
+        return int(self.bits == 8 and not self.affine), int(2**self.bits - 1)
 
     @property
-    def grid(self) -> tuple[int, int | None, bool, bool]:
+    def grid(self) -> tuple[int, int | None, bool, bool, bool]:
         """What says which values codes can stand for."""
-        return self.bits, self.group_size, self.per_tensor, self.affine
+        return self.bits, self.group_size, self.per_tensor, self.affine, self.reduce_range
 
     @property
     def cuts(self) -> bool:
@@ -200,16 +218,17 @@ def candidates(blocks: Tensor, fmt: LayerFormat) -> tuple[Tensor, Tensor]:
     Both are (choices, rows, groups). Unless the format `cuts` there is one choice, that of weights
     none of which is cut.
     """
+    smallest, largest = fmt.code_range
     if fmt.affine:
         low, high = blocks.amin(dim=2).clamp(max=0), blocks.amax(dim=2).clamp(min=0)
-        widest = (high - low) / fmt.largest_code
+        widest = (high - low) / largest
         middle = -low / _storable(widest).float()
         # of 2 bits the second nearest code for zero is often the better one
         codes = torch.stack([middle.round(), middle.round() + (middle - middle.round()).sign()])
     else:
-        widest = blocks.abs().amax(dim=2) / (fmt.zero_point - 1)
+        widest = blocks.abs().amax(dim=2) / (largest - fmt.zero_point)
         codes = torch.full_like(widest, fmt.zero_point)[None]
-    zeros = codes.clamp(0, fmt.largest_code).to(torch.uint8)
+    zeros = codes.clamp(smallest, largest).to(torch.uint8)
     if not fmt.cuts:
         return _storable(widest)[None], zeros[:1]
     scales = torch.stack([_storable(share * widest) for share in SHARES for _ in zeros])
@@ -219,9 +238,7 @@ def candidates(blocks: Tensor, fmt: LayerFormat) -> tuple[Tensor, Tensor]:
 def encode(weights: Tensor, scales: Tensor, zeros: Tensor, fmt: LayerFormat) -> Tensor:
     """The codes (uint8) nearest to `weights`, of whose shape `scales` and `zeros` are or become."""
     codes = (weights / scales.float()).round() + zeros.float()
-    # integer convolutions are fastest, and exact, with signed codes of at most 127 either way
-    lowest = 1 if fmt.bits == 8 and not fmt.affine else 0
-    return codes.clamp(lowest, fmt.largest_code).to(torch.uint8)
+    return codes.clamp(*fmt.code_range).to(torch.uint8)
 
 
 def _storable(scales: Tensor) -> Tensor:

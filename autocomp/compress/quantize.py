@@ -183,9 +183,15 @@ def _convolution_format(
         per_tensor=step.granularity == "tensor",
         affine=is_affine,
         activation_bits=step.activation_bits,
+        reduce_range=computes_integers and bits == WHOLE_BYTE and not _is_depthwise(layer),
     )
     rounded, more = _with_rounding(fmt, layer, step)
     return rounded, lines + more
+
+
+def _is_depthwise(layer: nn.Conv2d) -> bool:
+    """Whether each channel is made of one other, by kernels that add products one by one."""
+    return layer.groups == layer.in_channels == layer.out_channels > 1
 
 
 def _with_rounding(fmt: LayerFormat, layer: Layer, step: Quantize) -> tuple[LayerFormat, list[str]]:

@@ -19,6 +19,7 @@ from autocomp.compress.formats import (
     quantize_tensor,
     with_gain,
 )
+from autocomp.rounding import Rounding
 
 FP16 = torch.finfo(torch.float16)
 
@@ -133,12 +134,22 @@ def test_small_weights_have_as_many_levels_as_large_ones(size: float) -> None:
     assert quantized.levels().abs().amax(dim=1).min() >= 124
 
 
-def test_compensated_codes_of_8_bits_are_what_integer_convolutions_hold() -> None:
+@pytest.mark.parametrize("rounding", ["nearest", "compensated"])
+def test_codes_of_a_reduced_range_reach_its_ends_and_no_further(rounding: Rounding) -> None:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(24, 16, generator=generator) @ torch.randn(16, 16, generator=generator)
     weight = torch.randn(64, 16, generator=generator)
-    fmt = LayerFormat(bits=8, ranges="mse", rounding="compensated")
-    assert compensate(weight, inputs.T @ inputs, fmt).levels().abs().max() <= 127
+    fmt = LayerFormat(bits=8, ranges="mse", rounding=rounding, reduce_range=True)
+    rounded = quantize_tensor(weight, fmt)
+    if rounding == "compensated":
+        rounded = compensate(weight, inputs.T @ inputs, fmt)
+    assert rounded.levels().abs().max() == 64
+
+
+@pytest.mark.parametrize("change", [{"bits": 6}, {"affine": True}], ids=str)
+def test_only_symmetric_whole_bytes_have_a_range_to_reduce(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="reduce_range: must be left out but for symmetric"):
+        LayerFormat(**{"bits": 8, "ranges": "mse", "reduce_range": True, **change})
 
 
 @pytest.mark.parametrize(

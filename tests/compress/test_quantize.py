@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -157,9 +158,30 @@ def test_a_convolution_has_eight_bits_a_scale_a_channel_and_ranges(compressed: C
     step = Quantize(layers="conv", bits=8, ranges="minmax")
     assert quantize_(compressed, step) == []
     tensor = compressed.quantized["conv.weight"]
-    assert tensor.format == LayerFormat(bits=8, ranges="minmax")
+    assert tensor.format == LayerFormat(bits=8, ranges="minmax", reduce_range=True)
     assert tensor.codes.shape == (4, 3, 1, 1)
     assert tensor.scales.shape == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "fields", "is_reduced"),
+    [
+        (nn.Conv2d(8, 8, 3), {}, True),
+        (nn.Conv2d(8, 8, 3, groups=2), {}, True),
+        (nn.Conv2d(8, 8, 3, groups=8), {}, False),
+        (nn.Conv2d(8, 16, 3, groups=8), {}, True),
+        (nn.Conv2d(8, 8, 3), {"bits": 6}, False),
+        (nn.Conv2d(8, 8, 3), {"activation_bits": 32}, False),
+        (nn.Linear(8, 8), {}, False),
+    ],
+    ids=str,
+)
+def test_the_range_is_reduced_where_a_kernel_adds_products_in_pairs(
+    layer: nn.Module, fields: dict[str, Any], is_reduced: bool
+) -> None:
+    compressed = Compressed(nn.Sequential(layer))
+    quantize_(compressed, Quantize.model_validate({"layers": "**", "bits": 8, **fields}))
+    assert compressed.quantized["0.weight"].format.reduce_range == is_reduced
 
 
 def test_a_convolution_of_few_inputs_keeps_eight_bits_and_says_so(compressed: Compressed) -> None:

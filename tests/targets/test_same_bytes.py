@@ -12,8 +12,8 @@ from small_models import ConvNet, SmallGraph, Step, conv_graph, step_graph
 from torch import nn
 
 from autocomp.checkpoint.packing import describe, pack
-from autocomp.compress.formats import Compressed
-from autocomp.compress.quantize import quantize_
+from autocomp.compress.formats import Compressed, quantize_tensor
+from autocomp.compress.quantize import layer_formats, quantize_
 from autocomp.decisions import json_id
 from autocomp.policy import Policy, Quantize
 from autocomp.targets.onnxruntime import target
@@ -51,8 +51,20 @@ def contents(path: Path) -> str:
     return stored.hexdigest()
 
 
+def contents_id(compressed: Compressed, folder: Path) -> str:
+    """Of all that is stored of a model: its files, its formats and its packed tensors."""
+    model = compressed.module
+    graph: SmallGraph = step_graph(model) if isinstance(model, Step) else conv_graph(model)
+    if any(one.format.ranges for one in compressed.quantized.values()):
+        compressed.ranges["net"] = torch.tensor([[0.0, 1.0], [0.0, 4.0], [0.0, 6.0]])
+    artifact = target.lower({"net": graph}, compressed, folder)
+    formats = {name: one.model_dump(mode="json") for name, one in describe(compressed).items()}
+    packed = {name: one.numpy().tobytes().hex() for name, one in pack(compressed).items()}
+    return json_id([contents(artifact.files[0]), formats, packed])
+
+
 CASES: dict[str, tuple[type[nn.Module], list[dict[str, object]], str]] = {
-    "convolutions, 8 bits": (WideNet, [{"bits": 8}], "481613a60e3a"),
+    "convolutions, 8 bits": (WideNet, [{"bits": 8}], "02e143658827"),
     "convolutions, 5 bits": (
         WideNet,
         [{"bits": 5, "ranges": "mse", "exclude": "head"}],
@@ -77,13 +89,19 @@ def test_files_are_as_they_were(
     compressed = Compressed(model)
     for step in steps:
         quantize_(compressed, Quantize.model_validate({"layers": "**", **step}))
-    graph: SmallGraph = step_graph(model) if isinstance(model, Step) else conv_graph(model)
-    if any(one.format.ranges for one in compressed.quantized.values()):
-        compressed.ranges["net"] = torch.tensor([[0.0, 1.0], [0.0, 4.0], [0.0, 6.0]])
-    artifact = target.lower({"net": graph}, compressed, tmp_path)
-    formats = {name: one.model_dump(mode="json") for name, one in describe(compressed).items()}
-    packed = {name: one.numpy().tobytes().hex() for name, one in pack(compressed).items()}
-    assert json_id([contents(artifact.files[0]), formats, packed]) == expected
+    assert contents_id(compressed, tmp_path) == expected
+
+
+def test_checkpoints_of_whole_bytes_give_the_files_they_gave(tmp_path: Path) -> None:
+    # their formats are those from before ranges were reduced
+    compressed = Compressed(WideNet().eval())
+    fill_(compressed.module)
+    formats, _ = layer_formats(compressed.module, Quantize(layers="**", bits=8))
+    for name, fmt in formats.items():
+        whole = fmt.model_copy(update={"reduce_range": False})
+        weight = compressed.module.get_submodule(name).get_parameter("weight")
+        compressed.store_(f"{name}.weight", quantize_tensor(weight, whole))
+    assert contents_id(compressed, tmp_path) == "481613a60e3a"
 
 
 def test_policies_keep_their_ids() -> None:

@@ -102,6 +102,60 @@ def test_integer_kernels_compute_nearly_the_same(
     assert not {"Conv", "Relu", "Clip", "Pad"} & set(counted), counted
 
 
+class Extremes(nn.Module):
+    """A layer of nothing but its largest weights, on pixels of nothing but the largest values."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.spread = nn.Conv2d(3, layer.in_channels, 1, bias=False)
+        self.layer = layer
+        signs = torch.ones_like(layer.weight)
+        signs[1::2] = -1
+        with torch.no_grad():
+            self.spread.weight.fill_(1 / 3)
+            layer.weight.copy_(signs)
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.layer(self.spread(images.permute(0, 3, 1, 2).float())).flatten(1),)
+
+
+@pytest.mark.parametrize("scheme", ["symmetric", "affine"])
+@pytest.mark.parametrize("bits", [8, 6])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(32, 8, 3),
+        nn.Conv2d(32, 8, 1),
+        nn.Conv2d(5, 8, 3, stride=2),
+        nn.Conv2d(8, 8, 3, groups=2),
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.Conv2d(8, 8, 5, stride=2, groups=8),
+        nn.Conv2d(8, 16, 5, groups=8),
+        nn.Conv2d(1, 1, 5),
+    ],
+    ids=str,
+)
+def test_integers_add_up_where_products_are_largest(
+    layer: nn.Conv2d, bits: int, scheme: str, tmp_path: Path
+) -> None:
+    # processors without VNNI add the products of convolutions two at a time, in 16 bits
+    bright = np.full((2, 16, 16, 3), 255, np.uint8)
+    compressed = Compressed(Extremes(copy.deepcopy(layer)).eval())
+    step = {"layers": "**", "bits": bits, "scheme": scheme}
+    quantize_(compressed, Quantize.model_validate(step))
+    artifact = target.lower(
+        graph_of(compressed.module),
+        compressed,
+        tmp_path,
+        drive=lambda run: run("net", images=bright),
+    )
+    assert kernels(artifact.files[0], tmp_path)["QLinearConv"] == 2
+    (expected,) = (one.detach().numpy() for one in compressed.module(torch.from_numpy(bright)))
+    (low, high) = compressed.ranges["net"][-1].tolist()
+    found = target.open(artifact)("net", images=bright)["y"]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=(high - low) / 255)
+
+
 def test_a_batch_and_an_image_alone_agree(tmp_path: Path) -> None:
     model = Residual()
     run = target.open(target.lower(graph_of(model), eight_bits(model), tmp_path, drive=drive))
