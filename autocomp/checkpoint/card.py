@@ -117,6 +117,7 @@ def _measured(card: Card) -> str:
     rows = [_row(card, one) for one in dict.fromkeys(names) if not one.startswith(RATIO)]
     head = ["", "this model"] if card.is_dense else ["", "this model", "dense", ""]
     here, target = machine(), card.target
+    features = [f"{here['cores']} cores", here["system"], *here["instructions"]]
     threads = "1 thread" if target.threads == 1 else f"{target.threads} threads"
     return (
         f"{_table(head, rows)}\n\n"
@@ -124,8 +125,8 @@ def _measured(card: Card) -> str:
         f"policies are chosen; `autocomp verify . --split test` measures it on {kind.example}s "
         "that no search reads. "
         f"Size, time and memory are those of these very files in {target.kind} with {threads} and "
-        f"batch size {target.batch_size}, on {escaped(here['processor'])} ({here['cores']} cores, "
-        f"{escaped(here['system'])}). {kind.latency} Latency, p90, is the 90th percentile of "
+        f"batch size {target.batch_size}, on {escaped(here['processor'])} "
+        f"({escaped(', '.join(features))}). {kind.latency} Latency, p90, is the 90th percentile of "
         "the ratios to dense, times dense's latency: how unevenly the model runs. "
         "Download is what `autocomp rebuild .` makes these files from."
     )
