@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,7 +128,8 @@ class RayRunner:
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._connected = not ray.is_initialized()
         if self._connected:
-            self._connect(workers, address)
+            with _as_before(signal.SIGTERM):
+                self._connect(workers, address)
         self.capacity = _room(threads) if workers is None else workers
         self._workers = [_Worker() for _ in range(self.capacity)]
 
@@ -253,6 +257,16 @@ class RayRunner:
         if self._watchdog is not None:
             stop_watchdog(self._watchdog)
             self._watchdog = None
+
+
+@contextmanager
+def _as_before(number: signal.Signals) -> Iterator[None]:
+    """Leave a signal's handler as it was: Ray's own prints a stack and ends the process."""
+    handler = signal.getsignal(number)
+    yield
+    # other threads may not set any, and one that is not Python's cannot be set again
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(number, handler)
 
 
 def _room(threads: int) -> int:

@@ -87,3 +87,27 @@ def test_an_interrupt_ends_cleanly(tmp_path: Path, space_file: Path, sent: signa
     assert rest.splitlines()[-1] == "interrupted; the same command resumes"
     assert "Traceback" not in rest
     assert process.returncode == 130
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_a_scheduler_ends_a_search_with_workers_cleanly(tmp_path: Path, space_file: Path) -> None:
+    arguments = [
+        "search",
+        space_file,
+        "--workers",
+        1,
+        "--trials",
+        1000,
+        "--out",
+        tmp_path / "study",
+    ]
+    with subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        first = next(line for line in process.stderr if line.startswith("trial "))
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+    assert first.startswith("trial 0: ")
+    assert rest.splitlines()[-1] == "interrupted; the same command resumes"
+    assert "SIGTERM" not in rest
+    assert "Traceback" not in rest
+    assert process.returncode == 130
