@@ -285,6 +285,9 @@ def _quantized(
     packed: Mapping[str, Tensor], name: str, shape: tuple[int, ...], how: LayerFormat
 ) -> QuantizedTensor:
     codes = unpack_codes(packed[f"{name}.codes"], how.bits, shape)
+    least, most = how.code_range
+    if how.reduce_range and not (least <= codes.min() and codes.max() <= most):
+        raise ValueError(f"{name} has codes beyond its reduced range of {least} to {most}")
     places = how.scale_shape(shape)
     scales = _finite(packed, f"{name}.scales", places)
     zeros = unpack_codes(packed[f"{name}.zeros"], how.bits, places) if how.affine else None

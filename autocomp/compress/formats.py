@@ -58,8 +58,8 @@ class LayerFormat(Decision):
     def _reduces_whole_bytes(self) -> LayerFormat:
         if self.reduce_range and (self.bits != 8 or self.affine):
             raise ValueError(
-                "reduce_range: must be left out but for symmetric codes of 8 bits, "
-                f"but got bits {self.bits}, affine {self.affine}"
+                "reduce_range: must be false unless bits is 8 and affine is false, "
+                f"but got bits {self.bits}, affine {str(self.affine).lower()}"
             )
         return self
 
@@ -84,10 +84,12 @@ class LayerFormat(Decision):
         # kernels that compute in 8 bits are fastest with as many codes below zero as above
         return int(self.bits == 8 and not self.affine), int(2**self.bits - 1)
 
-    @property
-    def grid(self) -> tuple[int, int | None, bool, bool, bool]:
-        """What says which values codes can stand for."""
-        return self.bits, self.group_size, self.per_tensor, self.affine, self.reduce_range
+    def fits(self, other: LayerFormat) -> bool:
+        """Whether codes of this format are codes of `other` as well."""
+        own, wanted = (
+            (one.bits, one.group_size, one.per_tensor, one.affine) for one in (self, other)
+        )
+        return own == wanted and self.reduce_range >= other.reduce_range
 
     @property
     def cuts(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from autocomp.compress.channel_check import is_depthwise
 from autocomp.compress.compensation import (
     MOST_INPUTS,
     Moments,
@@ -183,15 +184,11 @@ def _convolution_format(
         per_tensor=step.granularity == "tensor",
         affine=is_affine,
         activation_bits=step.activation_bits,
-        reduce_range=computes_integers and bits == WHOLE_BYTE and not _is_depthwise(layer),
+        # depthwise kernels add products one by one
+        reduce_range=computes_integers and bits == WHOLE_BYTE and not is_depthwise(layer),
     )
     rounded, more = _with_rounding(fmt, layer, step)
     return rounded, lines + more
-
-
-def _is_depthwise(layer: nn.Conv2d) -> bool:
-    """Whether each channel is made of one other, by kernels that add products one by one."""
-    return layer.groups == layer.in_channels == layer.out_channels > 1
 
 
 def _with_rounding(fmt: LayerFormat, layer: Layer, step: Quantize) -> tuple[LayerFormat, list[str]]:
@@ -266,12 +263,13 @@ def _left_to_round(compressed: Compressed, formats: Formats) -> tuple[Formats, l
     others: list[str] = []
     for name, fmt in formats.items():
         tensor = compressed.quantized.get(f"{name}.weight")
-        if tensor is None or tensor.format.grid != fmt.grid:
+        if tensor is None or not tensor.format.fits(fmt):
             left[name] = fmt
             continue
         if tensor.format.rounding != fmt.rounding:
             others.append(name)
-        own = fmt.model_copy(update={"rounding": tensor.format.rounding})
+        kept = {"rounding": tensor.format.rounding, "reduce_range": tensor.format.reduce_range}
+        own = fmt.model_copy(update=kept)
         compressed.store_(f"{name}.weight", replace(tensor, format=own))
     if not others:
         return left, []

@@ -263,10 +263,12 @@ class RayRunner:
 def _as_before(number: signal.Signals) -> Iterator[None]:
     """Leave a signal's handler as it was: Ray's own prints a stack and ends the process."""
     handler = signal.getsignal(number)
-    yield
-    # other threads may not set any, and one that is not Python's cannot be set again
-    if threading.current_thread() is threading.main_thread() and handler is not None:
-        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        # other threads may not set any, and one that is not Python's cannot be set again
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(number, handler)
 
 
 def _room(threads: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,7 +46,7 @@ def new_session(
     directory: Path, before: Sequence[Session], command: str | None, seed: int
 ) -> Session:
     """A session that begins now; a warning if trials measured in the last one may not compare."""
-    session = {
+    session: Session = {
         "command": command,
         "commit": commit(),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -55,7 +55,7 @@ def new_session(
         "versions": versions(),
     }
     for name in COMPARED:
-        if before and before[-1].get(name) != session[name]:
+        if before and _differ(before[-1].get(name), session[name]):
             log.warning(
                 "%s: must have one %s throughout for latencies to compare, but had %s and now %s",
                 directory,
@@ -64,6 +64,11 @@ def new_session(
                 session[name],
             )
     return session
+
+
+def _differ(before: Any, now: Mapping[str, Any]) -> bool:
+    """Whether two records differ in what both tell; an older one tells less."""
+    return any(before[key] != value for key, value in now.items() if key in (before or {}))
 
 
 def provenance(sessions: Sequence[Session]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from autocomp.checkpoint.kinds import KINDS, escaped
 from autocomp.data import captions, labels
 from autocomp.deploy.photos import OLDEST
 from autocomp.policy import Policy, Quantize, Retrain
+from autocomp.provenance import machine
 from autocomp.targets import TargetSettings
 from autocomp.tasks.registry import TASKS
 
@@ -87,6 +88,8 @@ def test_the_card_says_where_it_was_measured(
     assert said in text
     assert "Made with autocomp " in text
     assert "onnxruntime 1." in text
+    here = machine()
+    assert all(one in text for one in (f"({here['cores']} cores", *here["instructions"]))
 
 
 def test_steps_are_in_words_and_what_was_not_done_names_them(tmp_path: Path) -> None:

@@ -192,6 +192,18 @@ def test_tensors_that_are_not_those_described_are_refused(name, replacement, rea
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("code", [63, 193])
+def test_codes_beyond_a_reduced_range_are_refused(code):
+    module = nn.Conv2d(4, 4, 3, bias=False)
+    how = LayerFormat(bits=8, ranges="mse", reduce_range=True)
+    compressed = Compressed(module, {"weight": quantize_tensor(module.weight, how)})
+    stored, packed = describe(compressed), pack(compressed)
+    unpack(packed, stored)
+    packed["weight.codes"][5] = code
+    with pytest.raises(CheckpointError, match="codes beyond its reduced range of 64 to 192"):
+        unpack(packed, stored)
+
+
 @pytest.mark.parametrize("shape", [(), (120,), (3, 0), (0, 3)], ids=str)
 def test_codes_without_rows_are_refused(shape):
     stored, _ = stored_and_packed()

@@ -148,7 +148,7 @@ def test_codes_of_a_reduced_range_reach_its_ends_and_no_further(rounding: Roundi
 
 @pytest.mark.parametrize("change", [{"bits": 6}, {"affine": True}], ids=str)
 def test_only_symmetric_whole_bytes_have_a_range_to_reduce(change: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="reduce_range: must be left out but for symmetric"):
+    with pytest.raises(ValidationError, match="reduce_range: must be false unless bits is 8"):
         LayerFormat(**{"bits": 8, "ranges": "mse", "reduce_range": True, **change})
 
 

@@ -111,6 +111,21 @@ def test_what_was_rounded_once_is_not_moved_again(
     assert again.format == once.format.model_copy(update={"activation_bits": 32})
 
 
+@pytest.mark.parametrize("activation_bits", [[8, 32], [32, 8]], ids=str)
+def test_a_convolution_is_rounded_again_only_for_levels_it_may_not_have(
+    activation_bits: list[int],
+) -> None:
+    torch.manual_seed(0)
+    compressed = Compressed(nn.Sequential(nn.Conv2d(8, 8, 3)))
+    found = []
+    for bits in activation_bits:
+        quantize_(compressed, Quantize(layers="**", bits=8, activation_bits=bits))
+        found.append(compressed.quantized["0.weight"])
+    assert [one.format.activation_bits for one in found] == activation_bits
+    assert torch.equal(found[0].codes, found[1].codes) == (activation_bits[0] == 8)
+    assert found[1].levels().abs().max() == 64
+
+
 def quantized_again(compressed: Compressed, step: Quantize, x: Tensor) -> QuantizedTensor:
     model = compressed.module
     assert quantize_(compressed, step, [lambda: model.down(model.up(x))]) == []

@@ -26,6 +26,7 @@ from search_toys import (
 from autocomp import files
 from autocomp.errors import StudyError, TrialStopped
 from autocomp.policy import Policy
+from autocomp.provenance import machine
 from autocomp.results import TrialResult
 from autocomp.study.front import is_feasible
 from autocomp.study.loop import search_loop
@@ -363,6 +364,14 @@ def test_another_machine_is_warned_of(tmp_path, monkeypatch, caplog):
         True,
     ]
     assert study.front().provenance["sessions"] == 3
+
+
+def test_a_record_that_tells_less_is_no_other_machine(tmp_path, monkeypatch, caplog):
+    search(tmp_path, 3)
+    told = machine() | {"more": "than before"}
+    monkeypatch.setattr("autocomp.study.sessions.machine", lambda: told)
+    search(tmp_path, 4)
+    assert "for latencies to compare" not in caplog.text
 
 
 def test_failed_and_stopped_trials_are_told_as_such(tmp_path):

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from onnx import numpy_helper
 from small_models import ConvNet, SmallGraph, conv_graph
 from torch import Tensor, nn
 
@@ -119,30 +120,32 @@ class Extremes(nn.Module):
         return (self.layer(self.spread(images.permute(0, 3, 1, 2).float())).flatten(1),)
 
 
-@pytest.mark.parametrize("scheme", ["symmetric", "affine"])
-@pytest.mark.parametrize("bits", [8, 6])
+@pytest.mark.parametrize(
+    "fields", [{"bits": 8}, {"bits": 6}, {"bits": 6, "scheme": "affine"}], ids=str
+)
 @pytest.mark.parametrize(
     "layer",
     [
+        # one for each way in which the runtime computes them
         nn.Conv2d(32, 8, 3),
-        nn.Conv2d(32, 8, 1),
+        nn.Conv2d(32, 16, 3),
+        nn.Conv2d(32, 16, 1),
         nn.Conv2d(5, 8, 3, stride=2),
         nn.Conv2d(8, 8, 3, groups=2),
-        nn.Conv2d(8, 8, 3, groups=8),
-        nn.Conv2d(8, 8, 5, stride=2, groups=8),
-        nn.Conv2d(8, 16, 5, groups=8),
-        nn.Conv2d(1, 1, 5),
+        nn.Conv2d(8, 8, 7, groups=8),
+        nn.Conv2d(16, 16, 7, groups=16),
+        nn.Conv2d(8, 16, 7, groups=8),
+        nn.Conv2d(1, 1, 7),
     ],
     ids=str,
 )
 def test_integers_add_up_where_products_are_largest(
-    layer: nn.Conv2d, bits: int, scheme: str, tmp_path: Path
+    layer: nn.Conv2d, fields: dict[str, object], tmp_path: Path
 ) -> None:
     # processors without VNNI add the products of convolutions two at a time, in 16 bits
     bright = np.full((2, 16, 16, 3), 255, np.uint8)
     compressed = Compressed(Extremes(copy.deepcopy(layer)).eval())
-    step = {"layers": "**", "bits": bits, "scheme": scheme}
-    quantize_(compressed, Quantize.model_validate(step))
+    quantize_(compressed, Quantize.model_validate({"layers": "**", **fields}))
     artifact = target.lower(
         graph_of(compressed.module),
         compressed,
@@ -154,6 +157,19 @@ def test_integers_add_up_where_products_are_largest(
     (low, high) = compressed.ranges["net"][-1].tolist()
     found = target.open(artifact)("net", images=bright)["y"]
     np.testing.assert_allclose(found, expected, rtol=0, atol=(high - low) / 255)
+
+
+def test_no_two_products_of_a_stored_convolution_exceed_16_bits(tmp_path: Path) -> None:
+    # what the test above shows only on processors that add them so
+    model = Extremes(nn.Conv2d(32, 16, 3))
+    artifact = target.lower(graph_of(model), eight_bits(model), tmp_path, drive=drive)
+    codes = [
+        numpy_helper.to_array(one)
+        for one in onnx.load(artifact.files[0]).graph.initializer
+        if one.name.endswith("weight.codes")
+    ]
+    assert [one.dtype for one in codes] == [np.int8, np.int8]
+    assert max(np.abs(one.astype(int)).max() for one in codes) * 2 * 255 < 2**15
 
 
 def test_a_batch_and_an_image_alone_agree(tmp_path: Path) -> None:
