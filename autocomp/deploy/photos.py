@@ -102,7 +102,12 @@ def open_session(path: Path, threads: int = 1) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            str(path),
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,
+            # it rounds weights of fp32 to 8 bits where activations on both sides are rounded
+            disabled_optimizers=["WeightBiasQuantization"],
         )
     except _LOAD_ERRORS as failure:
         reason = " ".join(str(failure).split())[:200]

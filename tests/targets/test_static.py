@@ -172,6 +172,25 @@ def test_no_two_products_of_a_stored_convolution_exceed_16_bits(tmp_path: Path) 
     assert max(np.abs(one.astype(int)).max() for one in codes) * 2 * 255 < 2**15
 
 
+@pytest.mark.parametrize("bits", [32, 16])
+def test_a_convolution_between_integer_ones_keeps_its_own_weights(
+    bits: int, tmp_path: Path
+) -> None:
+    # the runtime would give it one scale for all weights: that of one that nothing is multiplied by
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1))
+    with torch.no_grad():
+        model[0].weight[0], model[0].bias[0], model[2].weight[:, 0] = 0, 0, 1000
+    compressed = Compressed(Channelled(model).eval())
+    widths = {"net.0": 8, "net.2": bits, "net.3": 8}
+    quantize_(compressed, Quantize(layers="**", bits=widths))
+    module = compressed.module
+    artifact = target.lower(graph_of(module), compressed, tmp_path, drive=drive)
+    (expected,) = (one.detach().numpy() for one in module(torch.from_numpy(IMAGES)))
+    found = target.open(artifact)("net", images=IMAGES)["y"]
+    assert np.abs(found - expected).mean() < 0.02 * np.abs(expected).mean()
+
+
 def test_a_batch_and_an_image_alone_agree(tmp_path: Path) -> None:
     model = Residual()
     run = target.open(target.lower(graph_of(model), eight_bits(model), tmp_path, drive=drive))
