@@ -22,7 +22,7 @@ from autocomp.retrain.loop import retrain_
 from autocomp.tasks.base import Task
 from autocomp.tasks.dense import DenseSettings
 
-RECIPE = 3
+RECIPE = 4
 """Raised when the models or the training loop change what the same settings train to."""
 WEIGHTS = "model.safetensors"
 INITIAL = "initial.safetensors"

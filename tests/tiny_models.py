@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from autocomp.compress.transformer import keep_columns_, keep_rows_
-from autocomp.models.transformer import Attention
+from autocomp.models.transformer import Attention, DecoderLayer
+from autocomp.models.unpadding import Unpadding
 from autocomp.tasks.base import Run
 from autocomp.tasks.captioning import Captioning, CaptioningSettings
 
@@ -69,6 +70,13 @@ def keep_heads_(attention: Attention, heads: list[int]) -> None:
     for projection in (attention.q, attention.k, attention.v):
         keep_rows_(projection, kept)
     keep_columns_(attention.o, kept)
+
+
+def whole_captions(layer: DecoderLayer, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+    """What a decoder layer makes of x (B * K, T, d), captions without padding."""
+    unpadding = Unpadding(torch.ones(x.shape[:2]))
+    cross = layer.cross_attention.keys_values(memory)
+    return unpadding.restore(layer(unpadding.remove(x), *cross, unpadding))
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from autocomp.decisions import Decision
-from autocomp.deploy.caption import PAD
 from autocomp.models.captioner import Captioner, GridEncoder, State
 from autocomp.models.recurrent import CELLS, Memory
 from autocomp.models.units import HiddenUnits, UnitEnd
+from autocomp.models.unpadding import caption_lengths
 
 BLOCK = 32
 """Captions of a training batch that end together; see `_packed`."""
@@ -183,8 +183,7 @@ def _packed(tokens: Tensor) -> PackedSequence:
     Those of a block end together: for a number of captions that a matrix product in bf16 has not
     seen, oneDNN writes a kernel first, and that takes longer than the product.
     """
-    places = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
-    lengths = (places * (tokens != PAD)).amax(dim=1).clamp(min=1).cpu()
+    lengths = caption_lengths(tokens).clamp(min=1).cpu()
     order = lengths.argsort(descending=True)
     first_of_block = torch.arange(len(order)) // BLOCK * BLOCK
     lengths[order] = lengths[order[first_of_block]]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from autocomp.decisions import Decision
 from autocomp.models.captioner import Captioner, GridEncoder, State
 from autocomp.models.transformer import DecoderLayer, EncoderLayer, grid_positions, positions
+from autocomp.models.unpadding import Unpadding
 
 
 class CnnTransformerSettings(Decision):
@@ -114,13 +115,15 @@ class Decoder(nn.Module):
         return [(index, cast(DecoderLayer, layer)) for index, layer in self.layers.items()]
 
     def forward(self, tokens: Tensor, memory: Tensor, hidden: State) -> Tensor:
-        """tokens (B * K, T), memory (B, S, d) -> logits (B * K, T, V)."""
-        x = self.embedding(tokens) * self.scale + self.positions[: tokens.shape[1]]
+        """tokens (B * K, T), memory (B, S, d) -> logits (B * K, T, V), zero where nothing is."""
+        unpadding = Unpadding(tokens)
+        words = tokens.flatten()[unpadding.places]
+        x = self.embedding(words) * self.scale + self.positions[unpadding.places % tokens.shape[1]]
         x = self.dropout(x)
         for index, layer in self.numbered():
-            x = layer(x, *layer.cross_attention.keys_values(memory))
-            hidden[f"decoder.layers.{index}"] = x
-        return self.head(self.norm(x))  # type: ignore[no-any-return]
+            x = layer(x, *layer.cross_attention.keys_values(memory), unpadding)
+            hidden[f"decoder.layers.{index}"] = unpadding.restore(x)
+        return unpadding.restore(self.head(self.norm(x)))
 
 
 class CnnTransformer(Captioner):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autocomp.models.units import HiddenUnits, UnitEnd
+from autocomp.models.unpadding import Unpadding
 
 
 class Attention(nn.Module):
@@ -47,16 +48,30 @@ class Attention(nn.Module):
         """The keys and values of `x` (B, S, d), each (B, heads, S, head_dim)."""
         return self.split(self.k(x)), self.split(self.v(x))
 
-    def attend(self, x: Tensor, keys: Tensor, values: Tensor, causal: bool = False) -> Tensor:
+    def attend(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend from `x` (B, T, d) to the given keys and values; (B, T, d)."""
-        mixed = functional.scaled_dot_product_attention(
-            self.split(self.q(x)), keys, values, is_causal=causal
-        )  # (B, heads, T, head_dim)
+        mixed = functional.scaled_dot_product_attention(self.split(self.q(x)), keys, values)
         return self.o(self.join(mixed))  # type: ignore[no-any-return]
 
-    def forward(self, x: Tensor, memory: Tensor | None = None, causal: bool = False) -> Tensor:
-        keys, values = self.keys_values(x if memory is None else memory)
-        return self.attend(x, keys, values, causal)
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend from all of `x` (B, S, d) to all of it; (B, S, d)."""
+        return self.attend(x, *self.keys_values(x))
+
+    def attend_back(self, x: Tensor, unpadding: Unpadding) -> Tensor:
+        """Attend from each token of `x` (P, d) to those of its caption up to it; (P, d)."""
+        queries, keys, values = (
+            self.split(unpadding.restore(part(x))) for part in (self.q, self.k, self.v)
+        )
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        return self.o(unpadding.remove(self.join(mixed)))  # type: ignore[no-any-return]
+
+    def attend_image(self, x: Tensor, keys: Tensor, values: Tensor, unpadding: Unpadding) -> Tensor:
+        """Attend from each token of `x` (P, d) to the keys and values of its image; (P, d)."""
+        queries = unpadding.restore(self.q(x))
+        # this has no order, so the K captions of an image are one long query
+        folded = queries.view(len(keys), -1, queries.shape[-1])  # (B, K * T, heads * head_dim)
+        mixed = functional.scaled_dot_product_attention(self.split(folded), keys, values)
+        return self.o(unpadding.remove(self.join(mixed)))  # type: ignore[no-any-return]
 
 
 class FeedForward(HiddenUnits):
@@ -91,7 +106,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, cross-attention to the image, feed-forward; (B, T, d) -> (B, T, d)."""
+    """Causal self-attention, cross-attention to the image, feed-forward."""
 
     def __init__(self, d_model: int, heads: int, ffn: int, dropout: float) -> None:
         super().__init__()
@@ -103,17 +118,14 @@ class DecoderLayer(nn.Module):
         self.ffn = FeedForward(d_model, ffn)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, cross_keys: Tensor, cross_values: Tensor) -> Tensor:
-        """Train on whole captions: x (B * K, T, d), K captions for each of B images."""
-        x = x + self.dropout(self.self_attention(self.self_norm(x), causal=True))
-        x = x + self.dropout(self._look(self.cross_norm(x), cross_keys, cross_values))
+    def forward(
+        self, x: Tensor, cross_keys: Tensor, cross_values: Tensor, unpadding: Unpadding
+    ) -> Tensor:
+        """Train on whole captions: their tokens x (P, d), K captions for each of B images."""
+        x = x + self.dropout(self.self_attention.attend_back(self.self_norm(x), unpadding))
+        look = self.cross_attention.attend_image
+        x = x + self.dropout(look(self.cross_norm(x), cross_keys, cross_values, unpadding))
         return x + self.dropout(self.ffn(self.ffn_norm(x)))  # type: ignore[no-any-return]
-
-    def _look(self, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        # cross-attention has no order, so the K captions of an image are one long query
-        images = keys.shape[0]
-        folded = x.reshape(images, -1, x.shape[-1])  # (B, K * T, d)
-        return self.cross_attention.attend(folded, keys, values).reshape(x.shape)
 
     def step(
         self, x: Tensor, keys: Tensor, values: Tensor, cross_keys: Tensor, cross_values: Tensor

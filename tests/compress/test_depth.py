@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_models import whole_captions
 from torch import nn
 
 from autocomp.compress.depth import SELECTIONS, block_influence, drop_layers_, layer_containers
@@ -24,7 +25,7 @@ class Model(nn.Module):
     def forward(self) -> None:
         x = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(0))
         for layer in self.decoder.values():
-            x = layer(x, *layer.cross_attention.keys_values(x))
+            x = whole_captions(layer, x, memory=x)
 
 
 @pytest.mark.parametrize(

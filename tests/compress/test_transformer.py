@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import whole_captions
 from torch import nn
 
 from autocomp.compress.transformer import UNIT_CRITERIA, prune_heads_, prune_width_
@@ -28,7 +29,7 @@ class Stack(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:
-            x = layer(x, *layer.cross_attention.keys_values(x))
+            x = whole_captions(layer, x, memory=x)
         return x
 
 

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
-from tiny_models import keep_heads_
+from tiny_models import keep_heads_, whole_captions
 
 from autocomp.models.transformer import Attention, DecoderLayer, grid_positions, positions
+from autocomp.models.unpadding import Unpadding
 
 
 @pytest.fixture(autouse=True)
@@ -18,9 +19,13 @@ def _seed() -> None:
 
 def test_causal_attention_sees_nothing_later() -> None:
     attention, x = Attention(16, 4).eval(), torch.randn(2, 6, 16)
+    unpadding = Unpadding(torch.ones(2, 6))
     changed = x.clone()
     changed[:, 4:] += 1
-    before, after = attention(x, causal=True), attention(changed, causal=True)
+    before, after = (
+        unpadding.restore(attention.attend_back(unpadding.remove(one), unpadding))
+        for one in (x, changed)
+    )
     torch.testing.assert_close(before[:, :4], after[:, :4])
     assert not torch.allclose(before[:, 4:], after[:, 4:])
 
@@ -37,10 +42,9 @@ def test_the_number_of_heads_is_read_off_the_weights() -> None:
 def test_captions_of_one_image_do_not_see_each_other(captions: int) -> None:
     layer = DecoderLayer(16, 4, 32, dropout=0.0).eval()
     x, memory = torch.randn(2 * captions, 5, 16), torch.randn(2, 7, 16)
-    together = layer(x, *layer.cross_attention.keys_values(memory))
+    together = whole_captions(layer, x, memory)
     for row in range(len(x)):
-        own = memory[row // captions][None]
-        alone = layer(x[row][None], *layer.cross_attention.keys_values(own))
+        alone = whole_captions(layer, x[row][None], memory[row // captions][None])
         torch.testing.assert_close(together[row][None], alone)
 
 
@@ -48,7 +52,7 @@ def test_steps_with_a_cache_equal_the_whole_caption() -> None:
     layer = DecoderLayer(16, 4, 32, dropout=0.0).eval()
     x, memory = torch.randn(2, 5, 16), torch.randn(2, 7, 16)
     cross = layer.cross_attention.keys_values(memory)
-    whole = layer(x, *cross)
+    whole = whole_captions(layer, x, memory)
     keys, values = torch.zeros(2, 4, 0, 4), torch.zeros(2, 4, 0, 4)
     for place in range(5):
         out, keys, values = layer.step(x[:, place : place + 1], keys, values, *cross)
