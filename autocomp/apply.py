@@ -165,9 +165,15 @@ def _retrain(work: Work, step: Retrain) -> list[str]:
     if step.loss == "features" and step.steps and not work.regimes and _sees_as_dense(work):
         return [UNCHANGED]
     teacher = bench.teacher if step.has_teacher else None
-    coded = trainable_names(work.module, step) & work.compressed.coded
+    rounded_anew = {
+        name
+        for regime in work.regimes
+        if isinstance(regime, FakeQuantized)
+        for name in regime.formats
+    }
+    coded = trainable_names(work.module, step) & work.compressed.coded - rounded_anew
     step = step.model_copy(update={"exclude": (*step.exclude, *sorted(coded))})
-    trained = trainable_names(work.module, step)
+    trained = trainable_names(work.module, step) if step.steps else frozenset()
     lines = [line for regime in work.regimes if (line := regime.idle(trained)) is not None]
     if coded:
         lines.append(f"{len(coded)} weights stay as they are: an earlier step rounded them")

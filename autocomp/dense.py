@@ -125,5 +125,11 @@ def _load(model: nn.Module, path: Path) -> nn.Module:
             f"{path}: must hold every tensor of the dense model, but {len(wrong)} are absent or of "
             f"another shape, {wrong[0]!r} first"
         )
+    surplus = [name for name in values if name not in model.state_dict()]
+    if surplus:
+        raise CheckpointError(
+            f"{path}: must hold the dense model's tensors alone, but {len(surplus)} are of layers "
+            f"that it has not, {surplus[0]!r} first"
+        )
     model.load_state_dict({name: values[name] for name in wanted}, strict=False)
     return model.eval()

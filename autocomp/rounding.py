@@ -34,24 +34,27 @@ class Quantize(PolicyStep):
     layers: Patterns
     exclude: Patterns = ()
     bits: BitsByUnit
-    group_size: GroupSize = 32
-    ranges: RangeMethod = "minmax"
     granularity: Granularity = later("auto")
+    group_size: GroupSize = 32
+    activation_bits: ActivationBits = later(8)
+    ranges: RangeMethod = "minmax"
     scheme: Scheme = later("symmetric")
     rounding: Rounding = later("nearest")
-    activation_bits: ActivationBits = later(8)
     qat: bool = later(False)
 
     @field_validator("group_size", "ranges", "granularity", "scheme", "rounding", "activation_bits")
     @classmethod
-    def _of_codes_alone(cls, value: Any, info: ValidationInfo) -> Any:
+    def _is_of_use(cls, value: Any, info: ValidationInfo) -> Any:
         # a search draws each by itself, and policies that do the same must be the same
-        bits = info.data.get("bits", 0)
+        bits, field = info.data.get("bits", 0), info.field_name
         widths = bits.values() if isinstance(bits, dict) else [bits]
-        if min(widths, default=32) < 16:
+        has_codes = min(widths, default=32) < 16
+        has_groups = info.data.get("granularity") not in ("channel", "tensor")
+        has_ranges = info.data.get("activation_bits") != 32
+        needs = {"group_size": has_groups, "ranges": has_ranges}
+        if has_codes and needs.get(str(field), True):
             return value
-        assert info.field_name is not None
-        return cls.model_fields[info.field_name].default
+        return cls.model_fields[str(field)].default
 
     @model_validator(mode="after")
     def _check_rounding(self) -> Quantize:

@@ -13,6 +13,7 @@ from tiny_models import changed, weights
 from autocomp.apply import DROPPED, UNCHANGED, Work, apply_
 from autocomp.bench import Bench, open_bench
 from autocomp.clock import Clock
+from autocomp.compress.formats import quantize_tensor, with_gain
 from autocomp.compress.quantize import quantize_
 from autocomp.errors import PolicyError
 from autocomp.policy import Policy
@@ -156,6 +157,22 @@ def test_weights_are_trained_through_their_rounding_and_then_stay(work: Work) ->
     moved = changed(before, work.module)
     assert biases in moved
     assert not moved & set(tensors)
+
+
+def test_training_through_fewer_bits_goes_on_from_more(work: Work) -> None:
+    carry_out(work, {**QAT, "bits": 8}, RETRAIN)
+    before = weights(work.module)
+    assert carry_out(work, QAT, RETRAIN) == []
+    tensors = work.compressed.quantized
+    assert {one.format.bits for one in tensors.values()} == {4}
+    for name, tensor in tensors.items():
+        untrained = with_gain(quantize_tensor(before[name], tensor.format), before[name])
+        assert not torch.equal(tensor.codes, untrained.codes)
+
+
+def test_no_steps_train_through_nothing_and_it_is_said(work: Work) -> None:
+    (line,) = carry_out(work, QAT, {**RETRAIN, "steps": 0})
+    assert "untrained" in line
 
 
 def test_a_retrain_of_what_was_dropped_still_leaves_codes(work: Work) -> None:

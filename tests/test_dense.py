@@ -149,6 +149,7 @@ def test_weights_trained_on_other_words_are_refused(task: Captioning, tmp_path: 
         ("absent", "must be a safetensors file, but"),
         ("garbage", "must be a safetensors file, but"),
         ("other", "1 are absent or of another shape, 'decoder.norm.weight' first"),
+        ("deeper", "1 are of layers that it has not, 'decoder.layers.9.ffn.up.bias' first"),
         ("variable", "the environment variable NO_SUCH_VARIABLE must be set"),
     ],
 )
@@ -160,6 +161,9 @@ def test_wrong_weights_are_refused_in_a_line(
         path.write_bytes(b"not weights")
     elif fault == "other":
         save_file(tensors(task.build()) | {"decoder.norm.weight": torch.zeros(3)}, path)
+    elif fault == "deeper":
+        more = {"decoder.layers.9.ffn.up.bias": torch.zeros(3)}
+        save_file(tensors(task.build()) | more, path)
     given = "${NO_SUCH_VARIABLE}/mine" if fault == "variable" else str(path)
     with pytest.raises((CheckpointError, UserError)) as caught:
         dense_model(task, DenseSettings(checkpoint=given), "mine", 0)

@@ -257,6 +257,25 @@ def test_what_is_said_of_codes_is_of_codes_alone(bits: Any) -> None:
         Policy.from_yaml(yaml.safe_dump({"steps": [step | {"rounding": "up"}]}))
 
 
+@pytest.mark.parametrize(
+    ("said", "field", "values"),
+    [
+        ({"granularity": "channel"}, "group_size", (16, 64)),
+        ({"granularity": "tensor"}, "group_size", (16, 64)),
+        ({"activation_bits": 32}, "ranges", ("mse", "entropy")),
+    ],
+    ids=["a scale a channel", "a scale a tensor", "weights alone"],
+)
+def test_what_means_nothing_makes_no_other_policy(
+    said: dict[str, Any], field: str, values: tuple[Any, ...]
+) -> None:
+    step = {"kind": "quantize", "layers": "**", "bits": 4}
+    for own, differ in (({}, True), (said, False)):
+        steps = [step | own | {field: value} for value in values]
+        ids = {Policy.model_validate({"steps": [one]}).id for one in steps}
+        assert (len(ids) > 1) == differ
+
+
 def test_what_older_policies_do_not_say_is_not_written() -> None:
     text = Policy(steps=(Quantize(layers=("a",), bits=4, scheme="affine"),)).to_yaml()
     assert "scheme: affine" in text

@@ -224,7 +224,7 @@ def unpack_ranges(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def unpack(
     packed: Mapping[str, Tensor], stored: Mapping[str, StoredTensor]
 ) -> tuple[dict[str, Tensor], dict[str, QuantizedTensor], dict[str, FixedTensor]]:
-    """The fp32 values of every tensor, and the codes of those that have them; exact."""
+    """The values of every tensor, exactly, and the codes of those that have them."""
     values: dict[str, Tensor] = {}
     quantized: dict[str, QuantizedTensor] = {}
     fixed: dict[str, FixedTensor] = {}
@@ -235,7 +235,9 @@ def unpack(
                 codes = unpack_codes(packed[f"{name}.codes"], how.fixed.bits, how.shape).int()
                 fixed[name] = FixedTensor(how.fixed, codes, _finite(packed, f"{name}.grid", (2,)))
                 values[name] = fixed[name].values()
-            elif how.format is None or how.format.bits == HALF_BITS:
+            elif how.format is None:
+                values[name] = _shaped(packed[name], how.shape)
+            elif how.format.bits == HALF_BITS:
                 values[name] = _shaped(packed[name], how.shape).float()
             else:
                 quantized[name] = _quantized(packed, name, how.shape, how.format)

@@ -106,6 +106,13 @@ def _is_attribute(func: Function) -> bool:
     return getattr(func, "__name__", "") == "__get__" and attribute not in TURNED
 
 
+def _pads_zeros(
+    x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> bool:
+    """Whether `functional.pad`, called with these, adds zeros."""
+    return mode == "constant" and not value
+
+
 class RoundedActivations(TorchFunctionMode):
     """While active, layers in 8 bits read, and convolutions give, rounded activations.
 
@@ -143,7 +150,10 @@ class RoundedActivations(TorchFunctionMode):
             result = func(*args, **kwargs)
             self._await(result, awaited.observed, INCLUDED if func is NORM else ())
             return result
-        return func(*self._read(args), **self._read(kwargs))
+        result = func(*self._read(args), **self._read(kwargs))
+        if func is functional.pad and _pads_zeros(*args, **kwargs) and id(args[0]) in self.rounded:
+            self.rounded[id(result)] = result, result  # zero is a code: nothing to round is new
+        return result
 
     def _compute(
         self, func: Function, x: Tensor, weight: Tensor, rest: list[Any], kwargs: dict[str, Any]

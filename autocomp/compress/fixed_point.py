@@ -9,7 +9,7 @@ from torch import nn
 from autocomp.compress.correction import Normalisation
 from autocomp.compress.formats import FLOAT_BITS, Compressed
 from autocomp.compress.grids import FixedFormat, fix_tensor
-from autocomp.compress.quantize import left_out, quantizable_layers
+from autocomp.compress.quantize import Layer, left_out
 from autocomp.errors import PolicyError, first_of, nearest
 from autocomp.fields import value_for
 from autocomp.patterns import matching
@@ -45,7 +45,7 @@ def fix_(compressed: Compressed, step: FixedPoint) -> list[str]:
 
 def _widths(model: nn.Module, names: Sequence[str], step: FixedPoint) -> dict[str, int]:
     """The bits of what layers hold, by tensor; a shared one goes by its first name."""
-    first_names = {name for name, _ in model.named_parameters()}
+    first_names = _first_names(model)
     widths: dict[str, int] = {}
     for name in names:
         layer = model.get_submodule(name)
@@ -68,12 +68,15 @@ def _round_results_(compressed: Compressed, names: Sequence[str], step: FixedPoi
         for layer in compressed.module.modules()
         if isinstance(layer, nn.Linear | nn.Conv2d)
     }
-    integers = []
+    integers, first_names = [], _first_names(compressed.module)
     for name in names:
         quantized = compressed.quantized.get(f"{name}.weight")
         if quantized is not None and quantized.format.ranges is not None:
             integers.append(name)
-        elif id(compressed.module.get_submodule(name).weight) in multiplied:
+        elif (
+            id(compressed.module.get_submodule(name).weight) in multiplied
+            and f"{name}.weight" in first_names
+        ):
             compressed.results[f"{name}.weight"] = how
     if not integers:
         return []
@@ -81,10 +84,22 @@ def _round_results_(compressed: Compressed, names: Sequence[str], step: FixedPoi
 
 
 def fixable_layers(model: nn.Module) -> list[str]:
-    """The linear, embedding, convolution and BatchNorm layers by name."""
-    layers = quantizable_layers(model)
+    """The linear, embedding, convolution and BatchNorm layers with something of their own.
+
+    A head that is tied to an embedding has its bias, if any.
+    """
+    first_names = _first_names(model)
     return [
         name
         for name, module in model.named_modules()
-        if name in layers or (isinstance(module, Normalisation) and module.track_running_stats)
+        if (isinstance(module, Normalisation) and module.track_running_stats)
+        or (
+            isinstance(module, Layer)
+            and any(f"{name}.{key}" in first_names for key, _ in module.named_parameters())
+        )
     ]
+
+
+def _first_names(model: nn.Module) -> set[str]:
+    """The names of all parameters, of a shared one the first."""
+    return {name for name, _ in model.named_parameters()}

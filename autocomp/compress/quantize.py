@@ -40,6 +40,7 @@ WHOLE_BYTE = 8
 FEWEST_INPUTS = 32
 """A convolution of fewer inputs to an output channel keeps 8 bits."""
 HALVED = "fp16 numbers have no codes, so rounding, scheme and granularity say nothing of them"
+AS_THEY_RUN = "for only convolutions have ranges that are known before they run"
 Layer = nn.Linear | nn.Embedding | nn.Conv2d
 Formats = dict[str, LayerFormat]
 """Of layers by name: those of a step that changes them."""
@@ -116,6 +117,10 @@ def layer_formats(model: nn.Module, step: Quantize) -> tuple[Formats, list[str]]
             for reason in reasons:
                 refused.setdefault(reason, []).append(name)
     lines = [f"{first_of(own)}: {reason}" for reason, own in refused.items()]
+    if step.ranges != "minmax" and formats and all(fmt.ranges is None for fmt in formats.values()):
+        lines.append(
+            f"{first_of(list(formats))}: ranges {step.ranges} say nothing of them, {AS_THEY_RUN}"
+        )
     matrices = {name for name, one in model.named_parameters() if one.ndim > 1}
     return formats, lines + left_out(model, step, matrices - {f"{one}.weight" for one in layers})
 
@@ -240,8 +245,8 @@ def _round(
             compressed.store_(f"{name}.weight", tensor)
     if alone:
         lines.append(
-            f"{first_of(alone)}: rounded to nearest, for nothing is multiplied by the weights, so "
-            "there is nothing to compensate"
+            f"{first_of(alone)}: rounded to nearest, for no layer that is called as one multiplies "
+            "by these weights, so there is nothing to compensate"
         )
     return lines
 

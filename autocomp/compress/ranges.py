@@ -24,7 +24,7 @@ UNSEEN = 1e-9
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often values fell into each of `counts.size` equal bins of [low, high]."""
+    """How often values fell into each of `counts.size` equal bins of [low, high], zero included."""
 
     low: float
     high: float
@@ -34,6 +34,12 @@ class Histogram:
     def centres(self) -> NDArray[np.floating]:
         width = (self.high - self.low) / self.counts.size
         return self.low + width * (np.arange(self.counts.size) + 0.5)
+
+    @property
+    def zero(self) -> int:
+        """The bin that zero falls into, which has a code of its own in every range."""
+        place = int(-self.low / (self.high - self.low) * self.counts.size)
+        return min(place, self.counts.size - 1)
 
 
 def minmax(seen: Histogram) -> tuple[float, float]:
@@ -65,9 +71,8 @@ def entropy(seen: Histogram) -> tuple[float, float]:
     Zero has a code of its own, however many values it is: of these no more are counted than beside.
     """
     counts = seen.counts.copy()
-    zero = min(int(-seen.low / (seen.high - seen.low) * counts.size), counts.size - 1)
-    beside = counts[max(zero - 1, 0) : zero + 2]
-    counts[zero] = min(counts[zero], np.sort(beside)[-2])
+    beside = counts[max(seen.zero - 1, 0) : seen.zero + 2]
+    counts[seen.zero] = min(counts[seen.zero], np.sort(beside)[-2])
     return _narrowed(Histogram(seen.low, seen.high, counts), _divergence)
 
 
@@ -118,8 +123,13 @@ def _divergence(seen: Histogram, low: float, high: float) -> float:
 
 
 def _error(seen: Histogram, low: float, high: float) -> float:
-    """Squared error of 8-bit codes over [low, high]: uniform rounding inside, distance outside."""
+    """Squared error of 8-bit codes over [low, high]: uniform rounding inside, distance outside.
+
+    Zeros, of which there are many after a ReLU, have their code.
+    """
     values = seen.centres
     rounding = ((high - low) / (LEVELS - 1)) ** 2 / 12
     outside = values - np.clip(values, low, high)
-    return float(np.sum(seen.counts * np.where(outside == 0, rounding, outside**2)))
+    errors = np.where(outside == 0, rounding, outside**2)
+    errors[seen.zero] = 0
+    return float(np.sum(seen.counts * errors))

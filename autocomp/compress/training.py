@@ -32,6 +32,7 @@ from autocomp.compress.formats import (
     LayerFormat,
     half,
     quantize_tensor,
+    with_gain,
 )
 from autocomp.compress.quantize import Formats, layer_formats
 from autocomp.errors import first_of
@@ -60,6 +61,7 @@ class FakeQuantized:
     formats: dict[str, LayerFormat]
     ranges: dict[str, Around] = field(init=False, default_factory=dict)
     groups: dict[str, int] = field(init=False, default_factory=dict)
+    is_trained_through: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         for name, fmt in self.formats.items():
@@ -92,6 +94,7 @@ class FakeQuantized:
     @contextmanager
     def active(self, model: nn.Module) -> Iterator[None]:
         """Rounds for one forward pass of `model`."""
+        self.is_trained_through = True
         own = dict(model.named_parameters())
         # a later step may have dropped the layers of some
         there = {name: fmt for name, fmt in self.formats.items() if name in own}
@@ -117,14 +120,21 @@ class FakeQuantized:
                 module.eval()
 
     def finish(self, model: nn.Module) -> None:
-        """Leave the codes whose values the last forward pass would have read."""
+        """Leave the codes whose values the last forward pass would have read.
+
+        If there was none, what they give keeps its size, as with any other rounding.
+        """
         for name, parameter in model.named_parameters():
             if name not in self.formats:
                 continue
             if self.formats[name].bits == HALF_BITS:
                 self.compressed.halve_(name)
-            else:
-                self.compressed.store_(name, quantize_tensor(parameter.cpu(), self.formats[name]))
+                continue
+            weight = parameter.cpu()
+            tensor = quantize_tensor(weight, self.formats[name])
+            if not self.is_trained_through:
+                tensor = with_gain(tensor, weight)
+            self.compressed.store_(name, tensor)
 
 
 def fake_quantized(compressed: Compressed, step: Quantize) -> tuple[FakeQuantized, list[str]]:

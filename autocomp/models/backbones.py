@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
 
-from autocomp.errors import UserError, nearest
-from autocomp.models.weights import absent_tensors, read_weights
-
-PROBE_PIXELS = 128
-"""Every torchvision net takes images of this size, if not of half of it."""
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# weights converted from TensorFlow Lite were trained on (pixel - 127) / 128
-TF_LITE = ((127 / 255,) * 3, (128 / 255,) * 3)
-
-Normalization = tuple[tuple[float, ...], tuple[float, ...]]
+from autocomp.errors import UserError
+from autocomp.models.libraries import (
+    IMAGENET,
+    Normalization,
+    is_torchvision,
+    library_normalization,
+    timm_net,
+    torchvision_maps,
+)
+from autocomp.models.weights import PLACE, load_weights_, read_weights
 
 
 class ResidualBlock(nn.Module):
@@ -62,99 +60,24 @@ class TinyResNet(nn.Module):
 BACKBONES: dict[str, Callable[[], nn.Module]] = {"tiny_resnet": TinyResNet}
 
 
-def build_backbone(name: str, weights: str) -> tuple[nn.Module, Normalization]:
+def build_backbone(name: str, weights: str, image_size: int) -> tuple[nn.Module, Normalization]:
     """The backbone called `name` and the mean and deviation (of pixels in [0, 1]) it expects.
 
     It maps (B, 3, H, W) to features (B, C, h, w). `weights` is `default` (the library's own),
-    `none`, or the path of a safetensors file with the library's key names.
+    `none`, or the path of a safetensors file with the library's key names. `image_size` in pixels
+    matters for the few nets that take one size alone.
     """
     pretrained = weights == "default"
-    normalization: Normalization = IMAGENET
     if name in BACKBONES:
         if pretrained:
-            raise UserError(
-                f"task.model.weights: must be none or a path for {name!r}, but got 'default'"
-            )
-        net = BACKBONES[name]()
+            raise UserError(f"{PLACE}: must be none or a path for {name!r}, but got 'default'")
+        net, normalization = BACKBONES[name](), IMAGENET
+    elif is_torchvision(name, "task.model.backbone", BACKBONES):
+        net = torchvision_maps(name, pretrained, image_size)
+        normalization = library_normalization(name)
     else:
-        net, normalization = _library_backbone(name, pretrained)
+        net = timm_net(name, pretrained, num_classes=0, global_pool="")
+        normalization = library_normalization(name)
     if weights not in ("default", "none"):
-        _load_weights(net, weights)
+        load_weights_(net, read_weights(weights))
     return net, normalization
-
-
-def _library_backbone(name: str, pretrained: bool) -> tuple[nn.Module, Normalization]:
-    from autocomp.models.torchvision_compat import prepare
-
-    prepare()
-    import timm
-    from torchvision import models
-
-    if name in models.list_models(module=models):
-        return _torchvision(
-            models.get_model(name, weights="DEFAULT" if pretrained else None)
-        ), IMAGENET
-    if not timm.is_model(name):
-        known = {*BACKBONES, *models.list_models(module=models), *timm.list_models()}
-        raise UserError(_unknown_backbone(name, known))
-    net = timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
-    return net, timm_normalization(name, net.pretrained_cfg)
-
-
-def timm_normalization(name: str, config: dict[str, Any]) -> Normalization:
-    """The mean and deviation that timm's weights of this name were trained with."""
-    if "tf_" in name and "lite" in name:
-        return TF_LITE
-    return tuple(config["mean"]), tuple(config["std"])
-
-
-def _unknown_backbone(name: str, known: Iterable[str]) -> str:
-    """Like `errors.unknown`, but for the thousand known names, which would help nobody."""
-    close = nearest(name, known)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-    rule = "must be tiny_resnet or a torchvision or timm model"
-    return f"task.model.backbone: {rule}, but got {name!r}{hint}"
-
-
-def _torchvision(net: nn.Module) -> GraphModule:
-    """Cut a torchvision classifier after its last feature map; module names stay as they were."""
-    from torch.fx.passes.shape_prop import ShapeProp
-    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
-
-    net.eval()
-    names = get_graph_node_names(net)[1]
-    traced: GraphModule = create_feature_extractor(net, return_nodes=[names[-1]])
-    with torch.no_grad():
-        ShapeProp(traced).propagate(torch.zeros(1, 3, PROBE_PIXELS, PROBE_PIXELS))
-    maps = [node for node in traced.graph.nodes if _is_map(node, traced)]
-    if not maps:
-        raise UserError("task.model.backbone: must compute a feature map, but it never does")
-    (output,) = (node for node in traced.graph.nodes if node.op == "output")
-    output.args = (maps[-1],)
-    traced.graph.eliminate_dead_code()
-    # torchvision's own graph module swaps in another graph, which was not cut, for training
-    return GraphModule(net, traced.graph, type(net).__name__).train()
-
-
-def _is_map(node: Node, traced: GraphModule) -> bool:
-    """True if `node` computes features (B, C, h, w), and not the pooled ones of a classifier."""
-    if node.op not in ("call_module", "call_function", "call_method"):
-        return False
-    if node.op == "call_module":
-        layer = traced.get_submodule(str(node.target))
-        if isinstance(layer, nn.AdaptiveAvgPool2d):
-            return False
-    shape: Sequence[int] = getattr(node.meta.get("tensor_meta"), "shape", ())
-    return len(shape) == 4 and shape[-1] > 1
-
-
-def _load_weights(net: nn.Module, written: str) -> None:
-    values = read_weights(written)
-    missing = absent_tensors(net, values)
-    if missing:
-        raise UserError(
-            f"task.model.weights: {written} must hold every weight of the backbone, "
-            f"but {len(missing)} are absent or of another shape, {missing[0]!r} first"
-        )
-    wanted = net.state_dict()
-    net.load_state_dict({name: values[name] for name in wanted if name in values}, strict=False)

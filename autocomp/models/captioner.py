@@ -31,7 +31,7 @@ class GridEncoder(nn.Module):
 
     def __init__(self, backbone: str, weights: str, width: int, image_size: int) -> None:
         super().__init__()
-        self.backbone, (mean, std) = build_backbone(backbone, weights)
+        self.backbone, (mean, std) = build_backbone(backbone, weights, image_size)
         channels, self.cells = _map_shape(self.backbone, image_size)
         self.image_size = image_size
         self.projection = nn.Linear(channels, width)

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from autocomp.decisions import Decision
-from autocomp.errors import UserError, nearest
-from autocomp.models.backbones import IMAGENET, Normalization, timm_normalization
+from autocomp.errors import UserError
 from autocomp.models.cifar import CIFAR_CLASSIFIERS
-from autocomp.models.weights import absent_tensors, read_weights
+from autocomp.models.libraries import (
+    IMAGENET,
+    Normalization,
+    is_torchvision,
+    library_normalization,
+    timm_net,
+    torchvision_net,
+    torchvision_weights,
+)
+from autocomp.models.weights import load_weights_, read_weights
 
 Triple = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
@@ -97,30 +105,17 @@ def normalization_of(settings: ClassifierSettings) -> Normalization:
         return settings.mean, settings.std
     if settings.name in CIFAR_CLASSIFIERS:
         return IMAGENET
-    timm, models = _libraries()
-    if settings.name in models.list_models(module=models):
-        return IMAGENET
-    return timm_normalization(settings.name, timm.get_pretrained_cfg(settings.name).to_dict())
+    return library_normalization(settings.name)
 
 
 def load_but_head_(net: nn.Module, values: Mapping[str, Tensor], classes: int) -> None:
     """Load every tensor of `net`; but for the last layer's, where it has other classes.
 
-    `UserError` if any other is absent or of another shape.
+    `UserError` if any other is absent or of another shape, or if there are more.
     """
-    absent = absent_tensors(net, values)
     head = head_name(net, classes)
-    others = [name for name in absent if name.rpartition(".")[0] != head]
-    if others:
-        raise UserError(
-            "task.model.weights: must hold every weight of the model, "
-            f"but {len(others)} are absent or of another shape, {others[0]!r} first"
-        )
-    if absent:
+    if load_weights_(net, values, head):
         log.warning("%s: starts from random weights, for those given have other classes", head)
-    wanted = net.state_dict()
-    found = {name: values[name] for name in wanted if name in values and name not in absent}
-    net.load_state_dict(found, strict=False)
 
 
 def head_name(net: nn.Module, classes: int) -> str:
@@ -134,31 +129,10 @@ def head_name(net: nn.Module, classes: int) -> str:
 
 
 def _of_library(name: str, classes: int, pretrained: bool) -> nn.Module:
-    timm, models = _libraries()
-    if name in models.list_models(module=models):
-        own = {"aux_logits": False, "transform_input": True, "init_weights": True}
-        more = own if name in WITH_AUXILIARY else {}
-        net: nn.Module = models.get_model(name, num_classes=classes, **more)
-        if pretrained:
-            weights = models.get_model_weights(name).DEFAULT.get_state_dict(check_hash=True)
-            load_but_head_(net, weights, classes)
-        return net
-    if not timm.is_model(name):
-        known = {*CIFAR_CLASSIFIERS, *models.list_models(module=models), *timm.list_models()}
-        close = nearest(name, known)
-        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-        rule = f"must be one of {', '.join(CIFAR_CLASSIFIERS)}, or a torchvision or timm model"
-        raise UserError(f"task.model.name: {rule}, but got {name!r}{hint}")
-    made: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=classes)
-    return made
-
-
-def _libraries() -> tuple[Any, Any]:
-    """timm and torchvision's models, which take seconds to load."""
-    from autocomp.models.torchvision_compat import prepare
-
-    prepare()
-    import timm
-    from torchvision import models
-
-    return timm, models
+    if not is_torchvision(name, "task.model.name", CIFAR_CLASSIFIERS):
+        return timm_net(name, pretrained, num_classes=classes)
+    own = {"aux_logits": False, "transform_input": True, "init_weights": True}
+    net = torchvision_net(name, num_classes=classes, **(own if name in WITH_AUXILIARY else {}))
+    if pretrained:
+        load_but_head_(net, torchvision_weights(name), classes)
+    return net

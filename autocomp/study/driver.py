@@ -15,7 +15,7 @@ import psutil
 from autocomp.bench import compressible_layers, container_depths, open_bench, prepare_dense
 from autocomp.checkpoint.folder import tensor_records
 from autocomp.decisions import validate
-from autocomp.errors import PolicyError, SpaceError, StudyError, unknown
+from autocomp.errors import PolicyError, SpaceError, StudyError, UserError, unknown
 from autocomp.evaluate.meteor import java_available
 from autocomp.measure import COSTS
 from autocomp.policy import Policy
@@ -123,7 +123,12 @@ def bind_space(space: SearchSpace) -> BoundSpace:
     objectives the task cannot measure.
     """
     task = build_task(space.task)
-    known = [*task.metric_names(), *COSTS, *part_metrics(task)]
+    own, costs = task.metric_names(), [*COSTS, *part_metrics(task)]
+    if taken := [name for name in own if name in costs]:
+        raise UserError(
+            f"task: metrics must have names of their own, but {taken[0]!r} is measured of any task"
+        )
+    known = [*own, *costs]
     unmeasured = [one.metric for one in space.objectives if one.metric not in known]
     if unmeasured:
         raise SpaceError(*(unknown("objectives", name, known) for name in unmeasured))

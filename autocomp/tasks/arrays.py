@@ -61,6 +61,11 @@ class ArrayTask(ABC):
 
     def decide(self, outputs: np.ndarray) -> list[Any]:
         """The prediction of each example, as JSON has it: the likeliest class of outputs (N, K)."""
+        if outputs.ndim != 2:
+            raise UserError(
+                "task: decide must be the task's own where outputs are not (B, K), "
+                f"but the net gives {outputs.shape}"
+            )
         return [int(one) for one in outputs.argmax(axis=1)]
 
     def build(self) -> nn.Module:
@@ -116,8 +121,13 @@ class ArrayTask(ABC):
 
     def forward(self, model: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> Outputs:
         with watched_stages(model) as hidden:
-            outputs = model(batch["inputs"])
+            outputs = _tensor(model(batch["inputs"]))
         loss = self.loss(outputs.float(), batch["targets"], label_smoothing)
+        if loss.ndim:
+            raise UserError(
+                "task: loss must be a scalar, a mean over the batch say, "
+                f"but has shape {tuple(loss.shape)}"
+            )
         return Outputs(loss, outputs, hidden)
 
     def graphs(self, model: nn.Module) -> dict[str, Graph]:
@@ -178,7 +188,16 @@ class ArrayTask(ABC):
         self, predictions: Sequence[Any], split: SplitName
     ) -> dict[str, NDArray[np.float64]]:
         found = self.scores(predictions, self.split(split)[1][: len(predictions)])
-        return {name: np.asarray(each, dtype=np.float64) for name, each in found.items()}
+        if not isinstance(found, dict):
+            raise UserError(f"task: scores must be a dictionary, but got {type(found).__name__}")
+        scores = {name: np.asarray(each, dtype=np.float64) for name, each in found.items()}
+        for name, each in scores.items():
+            if each.shape != (len(predictions),):
+                raise UserError(
+                    f"task: scores must have one {name} for each of {len(predictions)} examples, "
+                    f"but has shape {each.shape}"
+                )
+        return scores
 
     def metric_names(self) -> tuple[str, ...]:
         run = torch_run(self.graphs(self.build().eval()))
@@ -209,7 +228,13 @@ class _Tuple(nn.Module):
         self.net = net
 
     def forward(self, inputs: Tensor) -> tuple[Tensor]:
-        return (self.net(inputs),)
+        return (_tensor(self.net(inputs)),)
+
+
+def _tensor(outputs: Any) -> Tensor:
+    if not isinstance(outputs, Tensor):
+        raise UserError(f"task: net must give one tensor, but gives {type(outputs).__name__}")
+    return outputs
 
 
 def _npy(array: np.ndarray) -> bytes:

@@ -305,16 +305,20 @@ def test_what_lies_together_must_be_of_its_length(change):
         unpack(joined, stored)
 
 
-def test_whole_numbers_that_a_module_holds_come_back():
+def test_numbers_of_other_types_come_back():
     module = nn.Linear(3, 2)
-    module.register_buffer("order", torch.tensor([2, 0, 2**40]))
+    module.register_buffer("order", torch.tensor([2, 0, 2**40 + 1]))
+    module.register_buffer("angles", torch.tensor([0.1], dtype=torch.float64))
     compressed = Compressed(module)
     stored = describe(compressed)
     joined = together(pack(compressed), stored)
     assert joined["order"].dtype == torch.int64
     other = nn.Linear(3, 2)
     other.register_buffer("order", torch.zeros(3, dtype=torch.long))
-    assert torch.equal(restore(other, joined, stored).module.order, module.order)
+    other.register_buffer("angles", torch.zeros(1, dtype=torch.float64))
+    restored = restore(other, joined, stored).module
+    assert torch.equal(restored.order, module.order)
+    assert torch.equal(restored.angles, module.angles)
 
 
 @pytest.mark.parametrize(("bits", "results"), [(32, None), (6, FixedFormat(method="log", bits=6))])

@@ -131,6 +131,18 @@ TAILS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
         lambda net, x: functional.conv2d(weight=net.conv.weight, input=x, bias=None) * 2,
         lambda net, x, i, o: o(functional.conv2d(i(x), net.conv.weight)) * 2,
     ),
+    "zeros around": (
+        lambda net, x: net.conv(functional.pad(torch.relu(net.conv(x)), (0, 1, 0, 1))) * 2,
+        lambda net, x, i, o: (
+            o(net.conv(functional.pad(o(torch.relu(net.conv(i(x)))), (0, 1, 0, 1)))) * 2
+        ),
+    ),
+    "others around": (
+        lambda net, x: net.conv(functional.pad(net.conv(x), (0, 1, 0, 1), value=0.123)) * 2,
+        lambda net, x, i, o: (
+            o(net.conv(i(functional.pad(o(net.conv(i(x))), (0, 1, 0, 1), value=0.123)))) * 2
+        ),
+    ),
     "another convolution": (
         lambda net, x: torch.relu(net.plain(x)) * 2,
         lambda net, x, i, o: torch.relu(net.plain(x)) * 2,

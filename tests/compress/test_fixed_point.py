@@ -102,6 +102,15 @@ def test_a_head_that_shares_an_embedding_is_rounded_and_an_embedding_alone_is_no
     assert set(compressed.results) == {"words.weight"}
 
 
+def test_a_tied_head_has_its_bias_to_round() -> None:
+    model = nn.ModuleDict({"words": nn.Embedding(9, 4), "head": nn.Linear(4, 9)})
+    model["head"].weight = model["words"].weight
+    compressed = Compressed(model)
+    assert fix_(compressed, FixedPoint(layers="head", bits=8, activation_bits=8)) == []
+    assert set(compressed.fixed) == {"head.bias"}
+    assert compressed.results == {}
+
+
 def test_what_has_no_format_is_named() -> None:
     compressed = Compressed(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)))
     (line,) = fix_(compressed, FixedPoint(layers="**", bits=8))

@@ -300,3 +300,12 @@ def test_what_says_nothing_of_fp16_is_reported(
     assert lines == is_told * [
         "up: fp16 numbers have no codes, so rounding, scheme and granularity say nothing of them"
     ]
+
+
+def test_ranges_are_not_of_layers_that_find_theirs_as_they_run(compressed: Compressed) -> None:
+    step = Quantize(layers=("up", "down"), bits=8, ranges="mse")
+    _, lines = layer_formats(compressed.module, step)
+    assert lines == [
+        "up and 1 more: ranges mse say nothing of them, for only convolutions have ranges that are "
+        "known before they run"
+    ]

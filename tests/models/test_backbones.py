@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from torch import nn
 
 from autocomp.data.images import read_image
 from autocomp.errors import UserError
-from autocomp.models.backbones import IMAGENET, TF_LITE, TinyResNet, build_backbone
+from autocomp.models.backbones import TinyResNet, build_backbone
+from autocomp.models.libraries import IMAGENET, TF_LITE
 
 DATA = Path(os.environ.get("AUTOCOMP_DATA", Path(__file__).parents[3] / "shared" / "data"))
 LITE = DATA / "weights" / "tf_efficientnet_lite0.safetensors"
@@ -35,7 +37,7 @@ PHOTOS = DATA / "coco128" / "images"
 def test_features_are_a_grid(
     name: str, channels: int, stride: int, normalization: object, known: str, training: bool
 ) -> None:
-    net, found = build_backbone(name, "none")
+    net, found = build_backbone(name, "none", 64)
     with torch.no_grad():
         features = net.train(training)(torch.rand(2, 3, 64, 96))
     assert features.shape == (2, channels, 64 // stride, 96 // stride)
@@ -48,7 +50,7 @@ def test_torchvision_weights_load_under_their_own_names() -> None:
 
     torch.manual_seed(0)
     dense = models.resnet18(weights=None).eval()
-    net, _ = build_backbone("resnet18", "none")
+    net, _ = build_backbone("resnet18", "none", 64)
     net.load_state_dict({n: t for n, t in dense.state_dict().items() if not n.startswith("fc.")})
     pooled = net.eval()(torch.ones(1, 3, 64, 64)).mean((2, 3))
     torch.testing.assert_close(dense.fc(pooled), dense(torch.ones(1, 3, 64, 64)))
@@ -65,15 +67,22 @@ def test_residual_blocks_halve_the_resolution_and_keep_the_rest() -> None:
     [
         ("resnet1", "none", "task.model.backbone: must be tiny_resnet or a torchvision or timm"),
         ("resnet1", "none", "did you mean 'resnet18' or"),
+        (
+            "resnet18.none",
+            "none",
+            "task.model.backbone: must have a tag that timm has, one of a1_in",
+        ),
+        ("vit_b_16", "none", "must compute feature maps, but 'vit_b_16', a vision transformer"),
+        ("maxvit_t", "none", "task.data.image_size: must be one that 'maxvit_t' takes, but it tak"),
         ("tiny_resnet", "default", "task.model.weights: must be none or a path for 'tiny_resnet'"),
         ("tiny_resnet", "no/such/file", "task.model.weights: must be a safetensors file, but no"),
         ("tiny_resnet", "${NO_SUCH_VARIABLE}/w", "variable NO_SUCH_VARIABLE must be set"),
     ],
-    ids=["unknown", "nearest", "no default", "no file", "no variable"],
+    ids=["unknown", "nearest", "tag", "no maps", "size", "no default", "no file", "no variable"],
 )
 def test_what_cannot_be_built_says_so_in_a_line(name: str, weights: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        build_backbone(name, weights)
+        build_backbone(name, weights, 64)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert str(caught.value).count("'resnet18'") <= 1
@@ -82,8 +91,37 @@ def test_what_cannot_be_built_says_so_in_a_line(name: str, weights: str, message
 def test_a_weights_file_is_loaded_whole(tmp_path: Path) -> None:
     wanted = {name: tensor + 1 for name, tensor in TinyResNet().state_dict().items()}
     save_file({**wanted, "classifier.weight": torch.zeros(2)}, tmp_path / "w.safetensors")
-    net, _ = build_backbone("tiny_resnet", str(tmp_path / "w.safetensors"))
+    net, _ = build_backbone("tiny_resnet", str(tmp_path / "w.safetensors"), 64)
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in net.state_dict().items())
+
+
+def test_a_net_of_one_size_is_cut_at_that_size() -> None:
+    net, _ = build_backbone("maxvit_t", "none", 224)
+    assert net.eval()(torch.zeros(1, 3, 224, 224)).shape == (1, 512, 7, 7)
+
+
+def test_a_deeper_net_s_weights_are_refused(tmp_path: Path) -> None:
+    deeper = {**TinyResNet().state_dict(), "layers.2.conv1.weight": torch.zeros(2)}
+    save_file(deeper, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"1 are of layers that it has not, 'layers.2.conv1"):
+        build_backbone("tiny_resnet", str(tmp_path / "w.safetensors"), 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [("resnet18", "torchvision.models.get_model"), ("lcnet_035", "timm.create_model")],
+    ids=["torchvision", "timm"],
+)
+def test_weights_that_cannot_be_fetched_are_said_so_in_a_line(
+    name: str, function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("no route\nto host")
+
+    monkeypatch.setattr(function, refuse)
+    with pytest.raises(UserError, match=r"task\.model\.weights: .* cannot be fetched") as caught:
+        build_backbone(name, "default", 64)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("fault", ["absent", "shape"])
@@ -94,12 +132,12 @@ def test_a_weights_file_that_lacks_some_is_refused(tmp_path: Path, fault: str) -
         tensors["conv_stem.weight"] = torch.zeros(24, 3, 5, 5)
     save_file(tensors, tmp_path / "w.safetensors")
     with pytest.raises(UserError, match=r"1 are absent or of another shape, 'conv_stem.weight'"):
-        build_backbone("tiny_resnet", str(tmp_path / "w.safetensors"))
+        build_backbone("tiny_resnet", str(tmp_path / "w.safetensors"), 64)
 
 
 @pytest.mark.skipif(not LITE.exists(), reason="no weights in $AUTOCOMP_DATA/weights")
 def test_real_weights_fill_every_tensor() -> None:
-    net, _ = build_backbone("tf_efficientnet_lite0", str(LITE))
+    net, _ = build_backbone("tf_efficientnet_lite0", str(LITE), 64)
     stored = load_file(LITE)
     learned = [n for n in net.state_dict() if not n.endswith("num_batches_tracked")]
     assert all(torch.equal(net.state_dict()[name], stored[name]) for name in learned)
@@ -108,7 +146,7 @@ def test_real_weights_fill_every_tensor() -> None:
 @pytest.mark.skipif(not (LITE.exists() and PHOTOS.exists()), reason="no photos or weights")
 def test_photos_look_to_the_first_norm_as_those_it_was_trained_on() -> None:
     """With another normalisation than in training the statistics of the first BatchNorm are off."""
-    net, normalization = build_backbone("tf_efficientnet_lite0", str(LITE))
+    net, normalization = build_backbone("tf_efficientnet_lite0", str(LITE), 64)
     photos = sorted(path for path in PHOTOS.rglob("*.jpg"))[:24]
     pixels = np.stack([read_image(path.read_bytes(), 128) for path in photos])
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255

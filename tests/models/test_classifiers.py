@@ -16,7 +16,6 @@ from autocomp.compress.channels import channel_layers, prune_channels_
 from autocomp.data.cifar10 import Cifar10Settings, load_cifar10
 from autocomp.decisions import validate
 from autocomp.errors import SpaceError, UserError
-from autocomp.models.backbones import IMAGENET
 from autocomp.models.cifar import CIFAR_CLASSIFIERS
 from autocomp.models.classifiers import (
     ClassifierSettings,
@@ -25,6 +24,7 @@ from autocomp.models.classifiers import (
     build_classifier,
     normalization_of,
 )
+from autocomp.models.libraries import IMAGENET
 from autocomp.policy import PruneChannels
 
 DATA = Path(os.environ.get("AUTOCOMP_DATA", "/nonexistent"))
@@ -139,6 +139,9 @@ def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
     save_file(built("cifar_resnet20").state_dict(), path)
     with pytest.raises(UserError, match=r"task\.model\.weights: must hold every weight .* 'layer1"):
         built("cifar_resnet32", weights=str(path))
+    save_file(built("cifar_resnet32").state_dict(), path)
+    with pytest.raises(UserError, match=r"of layers that it has not, 'layer1\.3"):
+        built("cifar_resnet20", weights=str(path))
     path.write_bytes(b"no tensors")
     with pytest.raises(UserError, match=r"task\.model\.weights: must be a safetensors file"):
         built("cifar_resnet20", weights=str(path))
@@ -174,6 +177,13 @@ def scaled_anew(images: torch.Tensor) -> torch.Tensor:
     """Pixels normalised for ImageNet as those of mean and deviation 0.5."""
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in IMAGENET)
     return (images * std + mean - 0.5) / 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "mean"), [("resnet18", 0.485), ("efficientnet_v2_l", 0.5), ("mixer_b16_224", 0.5)]
+)
+def test_normalization_is_the_library_s(name: str, mean: float) -> None:
+    assert normalization_of(ClassifierSettings(name=name))[0][0] == mean
 
 
 def test_normalization_is_what_is_given() -> None:

@@ -21,7 +21,9 @@ from small_models import (
 from torch import Tensor, nn
 
 from autocomp.compress.formats import Compressed
+from autocomp.compress.quantize import quantize_
 from autocomp.errors import CheckpointError
+from autocomp.rounding import Quantize
 from autocomp.targets import load_target
 from autocomp.targets.base import Artifact
 from autocomp.targets.onnxruntime import target
@@ -198,10 +200,38 @@ def test_a_width_without_a_kernel_is_computed_at_the_next_and_named(
     artifact = target.lower({"mlp": mlp_graph(compressed.module)}, compressed, tmp_path)
     (line,) = artifact.skipped
     assert line == (
-        f"mlp: up.weight: {bits} bits have no kernel, so these weights are stored in "
+        f"mlp: up.weight: {bits} bits have no kernel that is fast, so these weights are stored in "
         f"{bits} bits and computed in {computed_bits}"
     )
     assert artifact.computed_bits == {"up.weight": computed_bits}
+
+
+def test_a_convolution_of_few_bits_is_computed_in_eight_and_named(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU()).eval()
+    compressed = Compressed(model)
+    quantize_(compressed, Quantize(layers="**", bits=3))
+    graph = SmallGraph(Part(model), {"x": torch.zeros(1, 8, 6, 6)}, ("y",))
+    artifact = target.lower(
+        {"net": graph},
+        compressed,
+        tmp_path,
+        drive=lambda run: run("net", x=np.ones((1, 8, 6, 6), np.float32)),
+    )
+    assert artifact.skipped == (
+        "net: 0.weight: 3 bits have no kernel that is fast, so these weights are stored in 3 bits "
+        "and computed in 8",
+    )
+
+
+@pytest.mark.parametrize("outputs", [1, 7])
+def test_a_small_weight_is_no_length(outputs: int, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(1, outputs)).eval()
+    compressed = Compressed(model)
+    quantize_(compressed, Quantize(layers="**", bits=8))
+    graph = SmallGraph(Part(model), {"x": torch.zeros(1, 1)}, ("y",))
+    artifact = target.lower({"net": graph}, compressed, tmp_path)
+    assert artifact.skipped == ()
+    assert artifact.computed_bits == {"0.weight": 8}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99, 0.999])

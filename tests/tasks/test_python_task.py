@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import itertools
 import pickle
 import sys
 from collections.abc import Callable, Iterator
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 from bars import Bars
+from torch import nn
 
 from autocomp.errors import DataError, SpaceError, UserError
+from autocomp.tasks.arrays import ArrayTask
 from autocomp.tasks.registry import build_task, fingerprint, restore_task, task_settings
 from autocomp.trust import is_trusted, trusting
 
@@ -259,3 +262,43 @@ def test_types_that_no_model_takes_are_refused(change: Any, message: str) -> Non
 
     with pytest.raises(DataError, match=message):
         Changed().size("dev")
+
+
+def twice(task: Bars) -> nn.Module:
+    return Twice(ArrayTask.build(task))
+
+
+class Twice(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.net(x), x
+
+
+@pytest.mark.parametrize(
+    ("method", "own", "message"),
+    [
+        ("build", twice, "task: net must give one tensor, but gives tuple"),
+        ("net", lambda task: nn.Flatten(0), r"decide must be .* where outputs are not \(B, K\)"),
+        ("scores", lambda *_: [1.0], "task: scores must be a dictionary, but got list"),
+        ("scores", lambda *_: {"hits": 1.0}, r"scores must have one hits for each of 1 examples"),
+    ],
+    ids=["two outputs", "no classes", "a list", "a mean"],
+)
+def test_what_a_task_must_not_give_is_said_in_a_line(
+    method: str, own: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bars, method, own)
+    with pytest.raises(UserError, match=message) as caught:
+        Bars(side=4).metric_names()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loss_must_be_a_scalar(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Bars(side=4)
+    monkeypatch.setattr(Bars, "loss", lambda task, outputs, targets, smoothing: outputs.sum(1))
+    ((batch,),) = itertools.islice(task.training_batches([task.net()], 6, (), 0), 1)
+    with pytest.raises(UserError, match=r"task: loss must be a scalar, .* but has shape \(6,\)"):
+        task.forward(task.build(), batch)

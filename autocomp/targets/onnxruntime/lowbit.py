@@ -36,37 +36,46 @@ def pack_weights(
 
     Stored tensors must bear the names that `quantized` uses. What no kernel reads, or shall compute
     in fp32, is widened when the file is loaded. Returns in how many bits each weight of the graph
-    computes, and a line for those that are wider than asked.
+    computes, and a line for those that are widened though a kernel was asked for.
     """
     graph = model.graph
     computed: dict[str, int] = {}
     lines: list[str] = []
-    widened: dict[tuple[int, int], list[str]] = {}
     for name, tensor in quantized.items():
         if name not in initializers(graph):
             continue
-        asked, rounds_inputs = tensor.format.bits, tensor.format.activation_bits < FLOAT_BITS
+        rounds_inputs = tensor.format.activation_bits < FLOAT_BITS
         reader = _reader_without_kernel(graph, name)
         if rounds_inputs and reader is None:
             _put(graph, _kernels(graph, name, tensor), store_packed(graph, name, tensor))
-            computed[name] = bits = kernel_bits(tensor.format, tensor.codes.shape)
-            if bits != asked:
-                widened.setdefault((asked, bits), []).append(name)
+            computed[name] = kernel_bits(tensor.format, tensor.codes.shape)
             continue
         _widen(graph, name, tensor)
         computed[name] = FLOAT_BITS
         if rounds_inputs:
-            lines.append(f"{name}: {_no_kernel(asked, 'fp32', f' where {reader} reads them')}")
+            where = f" where {reader} reads them"
+            lines.append(f"{name}: {_no_kernel(tensor.format.bits, 'fp32', where)}")
     remove_unused(graph)
     if any(node.domain == _DOMAIN for node in graph.node):
         model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
-    return computed, lines + [
+    return computed, lines
+
+
+def wider_lines(
+    computed_bits: Mapping[str, int], quantized: Mapping[str, QuantizedTensor]
+) -> list[str]:
+    """A line for each width whose weights compute as codes of another."""
+    widened: dict[tuple[int, int], list[str]] = {}
+    for name, bits in computed_bits.items():
+        if (asked := quantized[name].format.bits) < bits < FLOAT_BITS:
+            widened.setdefault((asked, bits), []).append(name)
+    return [
         f"{first_of(names)}: {_no_kernel(asked, str(bits))}"
         for (asked, bits), names in widened.items()
     ]
 
 
-def _no_kernel(asked: int, computed: str, where: str = "") -> str:
+def _no_kernel(asked: int, computed: str, where: str = " that is fast") -> str:
     return (
         f"{asked} bits have no kernel{where}, so these weights are stored in {asked} bits and "
         f"computed in {computed}"

@@ -6,6 +6,8 @@ nodes take as long as its packed matrix products, and they hide patterns the run
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
 from onnx import (
@@ -43,10 +45,11 @@ def fix_shapes(model: onnx.ModelProto) -> None:
 
     Padding that turns out constant goes into the convolution that reads it.
     """
+    given = {tensor.name for tensor in model.graph.initializer}
     _store_constants(model.graph)
     for _ in range(_MOST_ROUNDS):  # a length found lets inference find more
         known, before = _known_dims(model), len(model.graph.node)
-        _fold_lengths(model.graph, known)
+        _fold_lengths(model.graph, known, given)
         for node in model.graph.node:
             if node.op_type == "Reshape":
                 _fix_reshape(model.graph, node, known)
@@ -86,12 +89,15 @@ def _known_dims(model: onnx.ModelProto) -> dict[str, Dims]:
     }
 
 
-def _fold_lengths(graph: GraphProto, known: dict[str, Dims]) -> None:
-    """Compute now what depends on known lengths and small constants alone."""
+def _fold_lengths(graph: GraphProto, known: dict[str, Dims], given: Collection[str]) -> None:
+    """Compute now what depends on known lengths and small constants alone.
+
+    The tensors `given` are the model's: what is made of its weights has formats by their names.
+    """
     constants = {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in graph.initializer
-        if np.prod(tensor.dims) <= _MOST_LENGTHS
+        if tensor.name not in given and np.prod(tensor.dims) <= _MOST_LENGTHS
     }
     shapes = {
         node.output[0]: known[node.input[0]]

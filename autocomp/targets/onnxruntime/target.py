@@ -23,7 +23,7 @@ from autocomp.targets.onnxruntime.calibrate import Method, calibrate
 from autocomp.targets.onnxruntime.edit import merge_equal, store_halved
 from autocomp.targets.onnxruntime.export import export
 from autocomp.targets.onnxruntime.fixed import range_method, results, store_fixed
-from autocomp.targets.onnxruntime.lowbit import pack_weights
+from autocomp.targets.onnxruntime.lowbit import pack_weights, wider_lines
 from autocomp.targets.onnxruntime.packed import kernel_bits
 from autocomp.targets.onnxruntime.session import open_session
 from autocomp.targets.onnxruntime.static import CODE_BITS, activations, quantize_convolutions
@@ -57,6 +57,7 @@ def lower(
         packed, lines = pack_weights(model, compressed.quantized)
         for weight, bits in (integers | packed).items():
             computed_bits[weight] = max(bits, computed_bits.get(weight, bits))
+        lines += wider_lines(integers | packed, compressed.quantized)
         skipped.extend(f"{name}: {line}" for line in lines)
         store_halved(model.graph, compressed.halved)
         merge_equal(model.graph)

@@ -1,0 +1,165 @@
+"""timm's and torchvision's models: which there are, what images they expect, and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule, Node
+
+from autocomp.errors import UserError, nearest
+from autocomp.models.weights import PLACE
+
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and deviation of the channels of pixels in [0, 1]."""
+PROBE_PIXELS = 128
+"""The nets of torchvision's that take images of any size take these."""
+IMAGENET: Normalization = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# weights converted from TensorFlow Lite were trained on (pixel - 127) / 128
+TF_LITE: Normalization = ((127 / 255,) * 3, (128 / 255,) * 3)
+
+
+def is_torchvision(name: str, place: str, own: Collection[str]) -> bool:
+    """Whether torchvision has the model `name`; `UserError` about `place` if timm has not either.
+
+    `own` are the names that we have beside theirs.
+    """
+    timm, models = _libraries()
+    theirs = models.list_models(module=models)
+    if name in theirs:
+        return True
+    architecture, _, tag = name.partition(".")
+    if timm.is_model(architecture):
+        tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*")]
+        if tag and tag not in tags:
+            raise UserError(
+                f"{place}: must have a tag that timm has, one of {', '.join(tags) or 'none'}, "
+                f"but got {name!r}"
+            )
+        return False
+    close = nearest(name, {*own, *theirs, *timm.list_models()})  # all thousand would help nobody
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    rule = f"must be {', '.join(own)} or a torchvision or timm model"
+    raise UserError(f"{place}: {rule}, but got {name!r}{hint}")
+
+
+def torchvision_net(name: str, pretrained: bool = False, **how: Any) -> nn.Module:
+    """A classifier of torchvision's; `UserError` if its weights cannot be fetched."""
+    _, models = _libraries()
+    with _fetching():
+        net: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None, **how)
+    return net
+
+
+def torchvision_weights(name: str) -> dict[str, Any]:
+    """The tensors of torchvision's best weights of a classifier; `UserError` as above."""
+    _, models = _libraries()
+    with _fetching():
+        values: dict[str, Any] = models.get_model_weights(name).DEFAULT.get_state_dict(
+            check_hash=True
+        )
+    return values
+
+
+def timm_net(name: str, pretrained: bool, **how: Any) -> nn.Module:
+    """A model of timm's; `UserError` if its weights cannot be fetched."""
+    timm, _ = _libraries()
+    with _fetching():
+        net: nn.Module = timm.create_model(name, pretrained=pretrained, **how)
+    return net
+
+
+def library_normalization(name: str) -> Normalization:
+    """What the images were normalised by that the library's own weights were trained on."""
+    timm, models = _libraries()
+    if name in models.list_models(module=models):
+        # the presets of networks for classification all have both
+        transforms = models.get_model_weights(name).DEFAULT.transforms()
+        return tuple(transforms.mean), tuple(transforms.std)
+    if "tf_" in name and "lite" in name:
+        return TF_LITE
+    config = timm.get_pretrained_cfg(name).to_dict()
+    return tuple(config["mean"]), tuple(config["std"])
+
+
+def torchvision_maps(name: str, pretrained: bool, image_size: int) -> GraphModule:
+    """A classifier of torchvision's, cut after its last feature map; (B, 3, H, W) -> (B, C, h, w).
+
+    Module names stay as they were. `UserError` if it has no such maps, or none of `image_size`.
+    """
+    from torchvision.models import VisionTransformer
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+    net = torchvision_net(name, pretrained)
+    if isinstance(net, VisionTransformer):
+        raise UserError(
+            f"task.model.backbone: must compute feature maps, but {name!r}, a vision transformer, "
+            "does not"
+        )
+    net.eval()
+    names = get_graph_node_names(net)[1]
+    traced: GraphModule = create_feature_extractor(net, return_nodes=[names[-1]])
+    _find_shapes(traced, name, image_size)
+    maps = [node for node in traced.graph.nodes if _is_map(node, traced)]
+    if not maps:
+        raise UserError("task.model.backbone: must compute a feature map, but it never does")
+    (output,) = (node for node in traced.graph.nodes if node.op == "output")
+    output.args = (maps[-1],)
+    traced.graph.eliminate_dead_code()
+    # torchvision's own graph module swaps in another graph, which was not cut, for training
+    return GraphModule(net, traced.graph, type(net).__name__).train()
+
+
+def _find_shapes(traced: GraphModule, name: str, image_size: int) -> None:
+    """Note the shape of what each node computes; `UserError` if images are of a wrong size."""
+    from torch.fx.passes.shape_prop import ShapeProp
+
+    for pixels in (PROBE_PIXELS, image_size):
+        try:
+            with torch.no_grad():
+                ShapeProp(traced).propagate(torch.zeros(1, 3, pixels, pixels))
+        except RuntimeError:  # whatever the net itself raises comes as one of these
+            continue
+        return
+    raise UserError(
+        f"task.data.image_size: must be one that {name!r} takes, but it takes neither {image_size} "
+        f"nor {PROBE_PIXELS}; most that take one size alone take 224"
+    )
+
+
+def _is_map(node: Node, traced: GraphModule) -> bool:
+    """True if `node` computes features (B, C, h, w), and not the pooled ones of a classifier."""
+    if node.op not in ("call_module", "call_function", "call_method"):
+        return False
+    if node.op == "call_module":
+        layer = traced.get_submodule(str(node.target))
+        if isinstance(layer, nn.AdaptiveAvgPool2d):
+            return False
+    shape: Sequence[int] = getattr(node.meta.get("tensor_meta"), "shape", ())
+    return len(shape) == 4 and shape[-1] > 1
+
+
+@contextmanager
+def _fetching() -> Iterator[None]:
+    try:
+        yield
+    except OSError as failure:  # so are those of urllib and of huggingface_hub
+        reason = str(failure).splitlines()[0] if str(failure) else type(failure).__name__
+        raise UserError(
+            f"{PLACE}: must be a path or none where they cannot be fetched, but got 'default': "
+            f"{reason}"
+        ) from None
+
+
+def _libraries() -> tuple[Any, Any]:
+    """timm and torchvision's models, which take seconds to load."""
+    from autocomp.models.torchvision_compat import prepare
+
+    prepare()
+    import timm
+    from torchvision import models
+
+    return timm, models
