@@ -102,6 +102,13 @@ def open_bench(space: SearchSpace, directory: Path) -> Bench:
     return Bench(build_task(space.task), dense, space.objectives, space.search.seed)
 
 
+def check_given_dense(space: SearchSpace) -> None:
+    """Load the dense checkpoint that `space` gives, if it does; errors as `dense_model`'s."""
+    settings = task_settings(space.task).dense
+    if settings.checkpoint is not None:
+        dense_model(build_task(space.task), settings, fingerprint="", seed=space.search.seed)
+
+
 def find_dense(space: SearchSpace, directory: Path) -> Checkpoint | None:
     """The dense model that is in `directory`/dense, None if there is none yet.
 

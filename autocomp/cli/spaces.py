@@ -55,6 +55,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Validate a space; say how large it is, and how long it takes."""
+    from autocomp.bench import check_given_dense
     from autocomp.decisions import validate
     from autocomp.errors import SpaceError
     from autocomp.space.space import SearchSpace
@@ -64,6 +65,7 @@ def check(
     loaded = SearchSpace.load(space)
     target = validate(TargetSettings, dict(loaded.target), "target", SpaceError)
     bound = bind_space(loaded)
+    check_given_dense(loaded)
     estimated = None
     if timed:
         from autocomp.estimate import estimate

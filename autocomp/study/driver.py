@@ -12,7 +12,14 @@ from typing import Any
 
 import psutil
 
-from autocomp.bench import compressible_layers, container_depths, open_bench, prepare_dense
+from autocomp.bench import (
+    DENSE,
+    check_given_dense,
+    compressible_layers,
+    container_depths,
+    open_bench,
+    prepare_dense,
+)
 from autocomp.checkpoint.folder import tensor_records
 from autocomp.decisions import validate
 from autocomp.errors import PolicyError, SpaceError, StudyError, UserError, unknown
@@ -100,6 +107,8 @@ def _search(
     # before there is a study, so that a mistake leaves no folder that the mended space won't fit
     target = validate(TargetSettings, dict(space.target), "target", SpaceError)
     bound = bind_space(space)
+    if not (directory / DENSE).exists():
+        check_given_dense(space)
     given = [start] if isinstance(start, Policy | Path | str) else start
     first = [_place(bound, one, f"start.{index}") for index, one in enumerate(given)]
     study = Study.open(directory, space, bound, trials=trials, first=first, command=command)

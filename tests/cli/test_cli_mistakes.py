@@ -99,6 +99,11 @@ MISTAKES = [
         id="missing data",
     ),
     pytest.param(
+        change("task", dense={"checkpoint": "nothing.safetensors"}),
+        "nothing.safetensors: must be a safetensors file, but",
+        id="missing dense model",
+    ),
+    pytest.param(
         change("target", kind="tflite"),
         "target.kind: must be 'onnxruntime', but got 'tflite'",
         id="unknown target",
