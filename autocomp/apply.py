@@ -39,7 +39,7 @@ from autocomp.retrain.regimes import Regime, gamma_l1
 from autocomp.rounding import FixedPoint, Quantize
 from autocomp.tasks.base import Batch, Task
 
-CALIBRATION_EXAMPLES = 32
+CALIBRATION_BATCH_SIZE = 32
 COMPENSATION_BATCHES = 4
 """Batches whose inputs compensated rounding weighs; the means of channels need one."""
 DROPPED = "every layer it means was dropped by an earlier step"
@@ -75,7 +75,7 @@ class Work:
         """`count` batches of the train split, the same for every policy, pixels included."""
         names = [name for name, _ in self.module.named_parameters()]
         batches = self.task.training_batches(
-            [self.module], CALIBRATION_EXAMPLES, names, self.bench.seed
+            [self.module], CALIBRATION_BATCH_SIZE, names, self.bench.seed
         )
         return (batch for (batch,) in itertools.islice(batches, count))
 
