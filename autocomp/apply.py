@@ -99,9 +99,7 @@ def apply_(work: Work, policy: Policy, clock: Clock) -> list[str]:
         with clock(step.kind):
             found = [DROPPED] if _is_dropped(work, step) else APPLY[step.kind](work, step)
         skipped += [f"steps.{index}.{step.kind}: {line}" for line in found]
-    for regime in work.regimes:
-        regime.finish(work.module)
-    return skipped
+    return skipped + [f"quantize: {line}" for line in _round_untrained(work)]
 
 
 def _is_dropped(work: Work, step: Any) -> bool:
@@ -177,7 +175,21 @@ def _retrain(work: Work, step: Retrain) -> list[str]:
     lines = [line for regime in work.regimes if (line := regime.idle(trained)) is not None]
     if coded:
         lines.append(f"{len(coded)} weights stay as they are: an earlier step rounded them")
+    if not step.steps:
+        return lines + _round_untrained(work)
     retrain_(work.module, step, work.task, teacher, work.regimes, bench.seed)
+    work.regimes.clear()
+    return lines
+
+
+def _round_untrained(work: Work) -> list[str]:
+    """Round what nothing was trained through as steps without `qat` do; returns what that skips."""
+    lines: list[str] = []
+    for regime in work.regimes:
+        if isinstance(regime, FakeQuantized) and regime.formats:
+            step = regime.untrained()
+            said = layer_formats(work.module, step)[1]
+            lines += [line for line in _quantize(work, step) if line not in said]
     work.regimes.clear()
     return lines
 

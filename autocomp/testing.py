@@ -28,11 +28,13 @@ from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantize_
 from autocomp.data.split import SPLITS
 from autocomp.errors import UserError, unknown
+from autocomp.measure import COSTS
 from autocomp.policy import Policy, PruneChannels
 from autocomp.rounding import Quantize
 from autocomp.targets import TargetSettings, load_target
 from autocomp.tasks.base import Batch, Graph, Run, Task, torch_run
 from autocomp.tasks.registry import build_task
+from autocomp.timing import part_metrics
 from autocomp.trust import trusting
 
 Section = Mapping[str, Any]
@@ -183,6 +185,8 @@ def predictions_are_kept_and_scored(task: Task, section: Section) -> None:
     metrics = task.metrics(predictions, "dev")
     assert set(metrics) == set(task.metric_names()), "metric_names must be those of metrics"
     assert all(map(math.isfinite, metrics.values())), "metrics must be finite"
+    costs = {*COSTS, *part_metrics(task)}
+    assert costs.isdisjoint(metrics), "metrics must not be called as what is measured of any task"
     for name, each in task.per_example(predictions, "dev").items():
         assert each.shape == (count,), f"{name} must have a value for each example"
         assert math.isclose(each.mean(), metrics[name], abs_tol=1e-9), f"{name} must be their mean"

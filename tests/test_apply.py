@@ -170,9 +170,22 @@ def test_training_through_fewer_bits_goes_on_from_more(work: Work) -> None:
         assert not torch.equal(tensor.codes, untrained.codes)
 
 
-def test_no_steps_train_through_nothing_and_it_is_said(work: Work) -> None:
-    (line,) = carry_out(work, QAT, {**RETRAIN, "steps": 0})
-    assert "untrained" in line
+def test_no_steps_train_through_nothing_and_it_is_said(work: Work, bench: Bench) -> None:
+    whole = {**QAT, "layers": "**", "bits": 3}
+    last = {**QAT, "layers": "decoder", "bits": 2}
+    said = carry_out(work, whole, last, {**RETRAIN, "steps": 0})
+    assert sum("untrained" in line for line in said) == 2
+    assert len(said) == len(set(said))
+    plain = Work(bench.dense.compressed(), bench)
+    carry_out(plain, {**whole, "qat": False, "exclude": "decoder"}, {**last, "qat": False})
+    assert changed(weights(work.module), plain.module) == set()
+
+
+def test_codes_of_the_same_grid_stay_where_nothing_is_trained(work: Work) -> None:
+    carry_out(work, {**QAT, "qat": False, "rounding": "compensated"})
+    before = weights(work.module)
+    carry_out(work, QAT, {**RETRAIN, "steps": 0})
+    assert changed(before, work.module) == set()
 
 
 def test_a_retrain_of_what_was_dropped_still_leaves_codes(work: Work) -> None:

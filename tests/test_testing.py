@@ -57,6 +57,11 @@ class Boastful(Bars):
         return {"accuracy": 1.0}
 
 
+class Borrowing(Bars):
+    def scores(self, predictions: Any, targets: np.ndarray) -> dict[str, np.ndarray]:
+        return {"size_mb": np.equal(predictions, targets)}
+
+
 class Careless(Bars):
     def read(self, raw: bytes) -> np.ndarray:
         return super().read(raw) + 1
@@ -104,6 +109,7 @@ class Fickle(Bars):
         (Drifting, "builds_the_same_model", "the same weights every time"),
         (Leaky, "splits_are_whole_and_apart", "of dev must not be in train as well"),
         (Boastful, "predictions_are_kept_and_scored", "accuracy must be their mean"),
+        (Borrowing, "predictions_are_kept_and_scored", "must not be called as what is measured"),
         (Careless, "raw_examples_are_the_inputs", "must be read as inputs has it"),
         (Crowd, "the_runtime_computes_what_pytorch_does", "what else is in its batch"),
         (Stubborn, "smaller_images_fit_the_model", "resized must make another task"),

@@ -68,19 +68,25 @@ def _round_results_(compressed: Compressed, names: Sequence[str], step: FixedPoi
         for layer in compressed.module.modules()
         if isinstance(layer, nn.Linear | nn.Conv2d)
     }
-    integers, first_names = [], _first_names(compressed.module)
+    owners = {id(one): name for name, one in compressed.module.named_parameters()}
+    integers, shared = [], []
     for name in names:
+        weight = compressed.module.get_submodule(name).weight
+        owner = owners.get(id(weight), "").removesuffix(".weight")
         quantized = compressed.quantized.get(f"{name}.weight")
         if quantized is not None and quantized.format.ranges is not None:
             integers.append(name)
-        elif (
-            id(compressed.module.get_submodule(name).weight) in multiplied
-            and f"{name}.weight" in first_names
-        ):
+        elif id(weight) not in multiplied:
+            continue
+        elif owner == name:
             compressed.results[f"{name}.weight"] = how
-    if not integers:
-        return []
-    return [f"{first_of(integers)}: activations stay in 8 bits, as an earlier quantize step says"]
+        elif owner not in names:
+            shared.append(name)
+    reasons = {
+        "activations stay in 8 bits, as an earlier quantize step says": integers,
+        "results are rounded where the layer that they share their weight with is": shared,
+    }
+    return [f"{first_of(those)}: {reason}" for reason, those in reasons.items() if those]
 
 
 def fixable_layers(model: nn.Module) -> list[str]:

@@ -117,10 +117,13 @@ def layer_formats(model: nn.Module, step: Quantize) -> tuple[Formats, list[str]]
             for reason in reasons:
                 refused.setdefault(reason, []).append(name)
     lines = [f"{first_of(own)}: {reason}" for reason, own in refused.items()]
-    if step.ranges != "minmax" and formats and all(fmt.ranges is None for fmt in formats.values()):
-        lines.append(
-            f"{first_of(list(formats))}: ranges {step.ranges} say nothing of them, {AS_THEY_RUN}"
-        )
+    others = [
+        name
+        for name, fmt in formats.items()
+        if fmt.bits < HALF_BITS and not isinstance(layers[name], nn.Conv2d)
+    ]
+    if step.ranges != "minmax" and others and all(fmt.ranges is None for fmt in formats.values()):
+        lines.append(f"{first_of(others)}: ranges {step.ranges} say nothing of them, {AS_THEY_RUN}")
     matrices = {name for name, one in model.named_parameters() if one.ndim > 1}
     return formats, lines + left_out(model, step, matrices - {f"{one}.weight" for one in layers})
 

@@ -32,7 +32,6 @@ from autocomp.compress.formats import (
     LayerFormat,
     half,
     quantize_tensor,
-    with_gain,
 )
 from autocomp.compress.quantize import Formats, layer_formats
 from autocomp.errors import first_of
@@ -58,10 +57,10 @@ class FakeQuantized:
     """
 
     compressed: Compressed
+    step: Quantize
     formats: dict[str, LayerFormat]
     ranges: dict[str, Around] = field(init=False, default_factory=dict)
     groups: dict[str, int] = field(init=False, default_factory=dict)
-    is_trained_through: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         for name, fmt in self.formats.items():
@@ -77,6 +76,12 @@ class FakeQuantized:
         for held in (self.formats, self.ranges, self.groups):
             for name in names:
                 held.pop(name, None)
+        layers = (name.removesuffix(".weight") for name in names)
+        self.step = self.step.model_copy(update={"exclude": (*self.step.exclude, *layers)})
+
+    def untrained(self) -> Quantize:
+        """The step that rounds at once what this one lets train through the rounding."""
+        return self.step.model_copy(update={"qat": False})
 
     def idle(self, trainable: Collection[str]) -> str | None:
         there = dict(self.compressed.module.named_parameters())
@@ -94,7 +99,6 @@ class FakeQuantized:
     @contextmanager
     def active(self, model: nn.Module) -> Iterator[None]:
         """Rounds for one forward pass of `model`."""
-        self.is_trained_through = True
         own = dict(model.named_parameters())
         # a later step may have dropped the layers of some
         there = {name: fmt for name, fmt in self.formats.items() if name in own}
@@ -120,28 +124,21 @@ class FakeQuantized:
                 module.eval()
 
     def finish(self, model: nn.Module) -> None:
-        """Leave the codes whose values the last forward pass would have read.
-
-        If there was none, what they give keeps its size, as with any other rounding.
-        """
+        """Leave the codes whose values a next forward pass would read."""
         for name, parameter in model.named_parameters():
             if name not in self.formats:
                 continue
             if self.formats[name].bits == HALF_BITS:
                 self.compressed.halve_(name)
                 continue
-            weight = parameter.cpu()
-            tensor = quantize_tensor(weight, self.formats[name])
-            if not self.is_trained_through:
-                tensor = with_gain(tensor, weight)
-            self.compressed.store_(name, tensor)
+            self.compressed.store_(name, quantize_tensor(parameter.cpu(), self.formats[name]))
 
 
 def fake_quantized(compressed: Compressed, step: Quantize) -> tuple[FakeQuantized, list[str]]:
     """The regime that a quantize step with `qat: true` attaches; what of it is skipped, and why."""
     formats, skipped = layer_formats(compressed.module, step)
     by_weight = {f"{name}.weight": fmt for name, fmt in formats.items()}
-    return FakeQuantized(compressed, by_weight), skipped + _hidden(compressed.module, formats)
+    return FakeQuantized(compressed, step, by_weight), skipped + _hidden(compressed.module, formats)
 
 
 def _hidden(model: nn.Module, formats: Formats) -> list[str]:

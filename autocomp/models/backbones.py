@@ -13,6 +13,7 @@ from autocomp.models.libraries import (
     Normalization,
     is_torchvision,
     library_normalization,
+    outline,
     timm_net,
     torchvision_maps,
 )
@@ -67,17 +68,18 @@ def build_backbone(name: str, weights: str, image_size: int) -> tuple[nn.Module,
     `none`, or the path of a safetensors file with the library's key names. `image_size` in pixels
     matters for the few nets that take one size alone.
     """
-    pretrained = weights == "default"
+    pretrained, given = weights == "default", weights not in ("default", "none")
     if name in BACKBONES:
         if pretrained:
             raise UserError(f"{PLACE}: must be none or a path for {name!r}, but got 'default'")
-        net, normalization = BACKBONES[name](), IMAGENET
-    elif is_torchvision(name, "task.model.backbone", BACKBONES):
+        net = BACKBONES[name]()
+        if given:
+            load_weights_(net, read_weights(weights))
+        return net, IMAGENET
+    if is_torchvision(name, "task.model.backbone", BACKBONES):
         net = torchvision_maps(name, pretrained, image_size)
-        normalization = library_normalization(name)
     else:
         net = timm_net(name, pretrained, num_classes=0, global_pool="")
-        normalization = library_normalization(name)
-    if weights not in ("default", "none"):
-        load_weights_(net, read_weights(weights))
-    return net, normalization
+    if given:
+        load_weights_(net, read_weights(weights), whole=outline(name))
+    return net, library_normalization(name)

@@ -15,9 +15,11 @@ from autocomp.errors import UserError
 from autocomp.models.cifar import CIFAR_CLASSIFIERS
 from autocomp.models.libraries import (
     IMAGENET,
+    WITH_AUXILIARY,
     Normalization,
     is_torchvision,
     library_normalization,
+    outline,
     timm_net,
     torchvision_net,
     torchvision_weights,
@@ -27,11 +29,6 @@ from autocomp.models.weights import load_weights_, read_weights
 Triple = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]
 log = logging.getLogger(__name__)
-WITH_AUXILIARY = ("googlenet", "inception_v3")
-"""torchvision's nets that have classifiers on the way, for training alone; they are left out here.
-
-Their weights expect pixels that the net itself scales anew (`transform_input`).
-"""
 
 
 class ClassifierSettings(Decision):
@@ -95,7 +92,7 @@ def build_classifier(settings: ClassifierSettings, classes: int) -> nn.Module:
     else:
         net = CIFAR_CLASSIFIERS[name](classes)
     if weights not in ("default", "none"):
-        load_but_head_(net, read_weights(weights), classes)
+        load_but_head_(net, read_weights(weights), name, classes)
     return net
 
 
@@ -108,13 +105,15 @@ def normalization_of(settings: ClassifierSettings) -> Normalization:
     return library_normalization(settings.name)
 
 
-def load_but_head_(net: nn.Module, values: Mapping[str, Tensor], classes: int) -> None:
-    """Load every tensor of `net`; but for the last layer's, where it has other classes.
+def load_but_head_(net: nn.Module, values: Mapping[str, Tensor], name: str, classes: int) -> None:
+    """Load every tensor of the net called `name`; but for the last layer's of other classes.
 
-    `UserError` if any other is absent or of another shape, or if there are more.
+    `UserError` if any other is absent or of another shape, or if there are more, beside those of
+    classifiers on the way.
     """
     head = head_name(net, classes)
-    if load_weights_(net, values, head):
+    whole = outline(name) if name in WITH_AUXILIARY else None
+    if load_weights_(net, values, head, whole):
         log.warning("%s: starts from random weights, for those given have other classes", head)
 
 
@@ -131,8 +130,9 @@ def head_name(net: nn.Module, classes: int) -> str:
 def _of_library(name: str, classes: int, pretrained: bool) -> nn.Module:
     if not is_torchvision(name, "task.model.name", CIFAR_CLASSIFIERS):
         return timm_net(name, pretrained, num_classes=classes)
-    own = {"aux_logits": False, "transform_input": True, "init_weights": True}
-    net = torchvision_net(name, num_classes=classes, **(own if name in WITH_AUXILIARY else {}))
+    # published weights of those expect pixels that the net itself scales anew
+    own = {"aux_logits": False, "transform_input": True} if name in WITH_AUXILIARY else {}
+    net = torchvision_net(name, num_classes=classes, **own)
     if pretrained:
-        load_but_head_(net, torchvision_weights(name), classes)
+        load_but_head_(net, torchvision_weights(name), name, classes)
     return net

@@ -15,6 +15,8 @@ from autocomp.models.weights import PLACE
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and deviation of the channels of pixels in [0, 1]."""
+WITH_AUXILIARY = ("googlenet", "inception_v3")
+"""torchvision's nets that have classifiers on the way, for training alone."""
 PROBE_PIXELS = 128
 """The nets of torchvision's that take images of any size take these."""
 IMAGENET: Normalization = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -27,20 +29,21 @@ def is_torchvision(name: str, place: str, own: Collection[str]) -> bool:
 
     `own` are the names that we have beside theirs.
     """
-    timm, models = _libraries()
-    theirs = models.list_models(module=models)
-    if name in theirs:
+    if _has_torchvision(name):
         return True
-    architecture, _, tag = name.partition(".")
+    timm, models = _libraries()
+    architecture, dot, tag = name.partition(".")
     if timm.is_model(architecture):
         tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*")]
-        if tag and tag not in tags:
+        if dot and tag not in tags:
             raise UserError(
                 f"{place}: must have a tag that timm has, one of {', '.join(tags) or 'none'}, "
                 f"but got {name!r}"
             )
         return False
-    close = nearest(name, {*own, *theirs, *timm.list_models()})  # all thousand would help nobody
+    close = nearest(
+        name, {*own, *models.list_models(module=models), *timm.list_models()}
+    )  # all thousand would help nobody
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
     rule = f"must be {', '.join(own)} or a torchvision or timm model"
     raise UserError(f"{place}: {rule}, but got {name!r}{hint}")
@@ -49,6 +52,8 @@ def is_torchvision(name: str, place: str, own: Collection[str]) -> bool:
 def torchvision_net(name: str, pretrained: bool = False, **how: Any) -> nn.Module:
     """A classifier of torchvision's; `UserError` if its weights cannot be fetched."""
     _, models = _libraries()
+    if name in WITH_AUXILIARY and not pretrained:
+        how = {"init_weights": True, **how}  # they warn where it is not said
     with _fetching():
         net: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None, **how)
     return net
@@ -65,17 +70,30 @@ def torchvision_weights(name: str) -> dict[str, Any]:
 
 
 def timm_net(name: str, pretrained: bool, **how: Any) -> nn.Module:
-    """A model of timm's; `UserError` if its weights cannot be fetched."""
+    """A model of timm's; `UserError` if its weights cannot be fetched, or there are none."""
     timm, _ = _libraries()
+    if pretrained and not timm.models.is_model_pretrained(name):
+        close = nearest(name, {one.partition(".")[0] for one in timm.list_pretrained()})
+        hint = f"; it has those of {', '.join(map(repr, close))}" if close else ""
+        raise UserError(
+            f"{PLACE}: must be a path or none for {name!r}, of which timm has no weights, but got "
+            f"'default'{hint}"
+        )
     with _fetching():
         net: nn.Module = timm.create_model(name, pretrained=pretrained, **how)
     return net
 
 
+def outline(name: str) -> nn.Module:
+    """A library's whole model of that name with its layers and their shapes, but no numbers."""
+    with torch.device("meta"):
+        return torchvision_net(name) if _has_torchvision(name) else timm_net(name, False)
+
+
 def library_normalization(name: str) -> Normalization:
     """What the images were normalised by that the library's own weights were trained on."""
     timm, models = _libraries()
-    if name in models.list_models(module=models):
+    if _has_torchvision(name):
         # the presets of networks for classification all have both
         transforms = models.get_model_weights(name).DEFAULT.transforms()
         return tuple(transforms.mean), tuple(transforms.std)
@@ -90,6 +108,7 @@ def torchvision_maps(name: str, pretrained: bool, image_size: int) -> GraphModul
 
     Module names stay as they were. `UserError` if it has no such maps, or none of `image_size`.
     """
+    from torch.fx.passes.shape_prop import ShapeProp
     from torchvision.models import VisionTransformer
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
@@ -100,9 +119,11 @@ def torchvision_maps(name: str, pretrained: bool, image_size: int) -> GraphModul
             "does not"
         )
     net.eval()
+    side = _side(net, name, image_size)
     names = get_graph_node_names(net)[1]
     traced: GraphModule = create_feature_extractor(net, return_nodes=[names[-1]])
-    _find_shapes(traced, name, image_size)
+    with torch.no_grad():
+        ShapeProp(traced).propagate(torch.zeros(1, 3, side, side))
     maps = [node for node in traced.graph.nodes if _is_map(node, traced)]
     if not maps:
         raise UserError("task.model.backbone: must compute a feature map, but it never does")
@@ -113,17 +134,15 @@ def torchvision_maps(name: str, pretrained: bool, image_size: int) -> GraphModul
     return GraphModule(net, traced.graph, type(net).__name__).train()
 
 
-def _find_shapes(traced: GraphModule, name: str, image_size: int) -> None:
-    """Note the shape of what each node computes; `UserError` if images are of a wrong size."""
-    from torch.fx.passes.shape_prop import ShapeProp
-
+def _side(net: nn.Module, name: str, image_size: int) -> int:
+    """Pixels of images that the net takes, (B, 3, H, W); `UserError` if of neither of two sizes."""
     for pixels in (PROBE_PIXELS, image_size):
         try:
             with torch.no_grad():
-                ShapeProp(traced).propagate(torch.zeros(1, 3, pixels, pixels))
-        except RuntimeError:  # whatever the net itself raises comes as one of these
+                net(torch.zeros(1, 3, pixels, pixels))
+        except (RuntimeError, ValueError, AssertionError):
             continue
-        return
+        return pixels
     raise UserError(
         f"task.data.image_size: must be one that {name!r} takes, but it takes neither {image_size} "
         f"nor {PROBE_PIXELS}; most that take one size alone take 224"
@@ -152,6 +171,11 @@ def _fetching() -> Iterator[None]:
             f"{PLACE}: must be a path or none where they cannot be fetched, but got 'default': "
             f"{reason}"
         ) from None
+
+
+def _has_torchvision(name: str) -> bool:
+    _, models = _libraries()
+    return name in models.list_models(module=models)
 
 
 def _libraries() -> tuple[Any, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -23,14 +23,21 @@ def read_weights(written: str) -> dict[str, Tensor]:
         raise UserError(f"{PLACE}: must be a safetensors file, but {path}: {failure}") from None
 
 
-def load_weights_(net: nn.Module, values: Mapping[str, Tensor], head: str | None = None) -> bool:
+def load_weights_(
+    net: nn.Module,
+    values: Mapping[str, Tensor],
+    head: str | None = None,
+    whole: nn.Module | None = None,
+) -> bool:
     """Load every tensor of `net`, but for those of the layer `head` where they have other shapes.
 
-    Returns whether they have. `UserError` if another is absent or has another shape, and if
-    `values` has some of layers that the net has not: a deeper one's, say. What belongs to parts
-    that are left out of the net altogether, the classifier of a backbone say, is not looked at.
+    Returns whether they have. `whole` is what `net` was cut from; what `values` has of the parts
+    that were left out is not looked at, nor what it lacks of the net's own. `UserError` if another
+    tensor is absent or has another shape, and if `values` has more: a deeper net's, say.
     """
-    wanted = net.state_dict()
+    whole = whole or net
+    named = whole.state_dict().keys()
+    wanted = {name: tensor for name, tensor in net.state_dict().items() if name in named}
     absent = [
         name
         for name, tensor in wanted.items()
@@ -42,11 +49,16 @@ def load_weights_(net: nn.Module, values: Mapping[str, Tensor], head: str | None
             f"{PLACE}: must hold every weight of the model, but {len(others)} are absent or of "
             f"another shape, {others[0]!r} first"
         )
-    surplus = [name for name in values if name not in wanted and not _is_left_out(net, name)]
+    ignored = _left_out(net, whole)
+    surplus = [
+        name
+        for name in values.keys() - wanted.keys()
+        if not _is_counter(name) and ignored.isdisjoint(_places(name))
+    ]
     if surplus:
         raise UserError(
             f"{PLACE}: must be of the model alone, but {len(surplus)} are of layers that it has "
-            f"not, {surplus[0]!r} first"
+            f"not, {min(surplus)!r} first"
         )
     found = {name: values[name] for name in wanted if name in values and name not in absent}
     net.load_state_dict(found, strict=False)
@@ -58,11 +70,19 @@ def _is_counter(name: str) -> bool:
     return name.endswith("num_batches_tracked")
 
 
-def _is_left_out(net: nn.Module, name: str) -> bool:
-    """Whether a tensor is of a part that is left out of `net`, of which there may be a stub."""
-    if _is_counter(name):
-        return True
-    modules = dict(net.named_modules())
-    parent = name.rpartition(".")[0]
-    first = name.partition(".")[0]
-    return first not in modules or isinstance(modules.get(parent), nn.Identity)
+def _left_out(net: nn.Module, whole: nn.Module) -> set[str]:
+    """The modules and tensors of `whole` that `net` has not, or has a stub of."""
+    kept = {name for name, module in net.named_modules() if not isinstance(module, nn.Identity)}
+    modules = {
+        name
+        for name, module in whole.named_modules()
+        if name not in kept and not isinstance(module, nn.Identity)
+    }
+    return modules | (whole.state_dict().keys() - net.state_dict().keys())
+
+
+def _places(name: str) -> Iterator[str]:
+    """A tensor's name and those of the modules around it, `a.b.weight`, `a.b` and `a`."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]

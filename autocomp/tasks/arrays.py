@@ -123,10 +123,10 @@ class ArrayTask(ABC):
         with watched_stages(model) as hidden:
             outputs = _tensor(model(batch["inputs"]))
         loss = self.loss(outputs.float(), batch["targets"], label_smoothing)
-        if loss.ndim:
+        if not isinstance(loss, Tensor) or loss.ndim:
+            found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r}"
             raise UserError(
-                "task: loss must be a scalar, a mean over the batch say, "
-                f"but has shape {tuple(loss.shape)}"
+                f"task: loss must be a scalar tensor, a mean over the batch say, but got {found}"
             )
         return Outputs(loss, outputs, hidden)
 
@@ -172,7 +172,13 @@ class ArrayTask(ABC):
         return example[None]
 
     def predict(self, run: Run, inputs: np.ndarray, steps: int | None = None) -> list[Any]:
-        return self.decide(run("model", inputs=inputs)["outputs"])
+        predictions = self.decide(run("model", inputs=inputs)["outputs"])
+        if len(predictions) != len(inputs):
+            raise UserError(
+                f"task: decide must give a prediction for each of {len(inputs)} examples, "
+                f"but gives {len(predictions)}"
+            )
+        return predictions
 
     def said(self, prediction: Any) -> str:
         return str(prediction)

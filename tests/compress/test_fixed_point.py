@@ -106,9 +106,12 @@ def test_a_tied_head_has_its_bias_to_round() -> None:
     model = nn.ModuleDict({"words": nn.Embedding(9, 4), "head": nn.Linear(4, 9)})
     model["head"].weight = model["words"].weight
     compressed = Compressed(model)
-    assert fix_(compressed, FixedPoint(layers="head", bits=8, activation_bits=8)) == []
+    (line,) = fix_(compressed, FixedPoint(layers="head", bits=8, activation_bits=8))
+    assert line.startswith("head: results are rounded where the layer that they share their weight")
     assert set(compressed.fixed) == {"head.bias"}
     assert compressed.results == {}
+    assert fix_(compressed, FixedPoint(layers="**", bits=32, activation_bits=8)) == []
+    assert set(compressed.results) == {"words.weight"}
 
 
 def test_what_has_no_format_is_named() -> None:

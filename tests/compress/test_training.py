@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autocomp.compress.formats import Compressed
-from autocomp.compress.quantize import quantize_
 from autocomp.compress.training import FakeQuantized, fake_quantized, rounded
 from autocomp.errors import TrialStopped
 from autocomp.policy import Quantize
@@ -158,17 +157,6 @@ def test_it_leaves_the_codes_that_the_next_pass_would_have_read(
         assert torch.equal(tensor.dequantize(), values[name])
         assert torch.equal(net.get_parameter(name), values[name])
     assert net.head.weight is net.embedding.weight
-
-
-def test_what_nothing_trained_through_is_rounded_as_without_training(
-    net: Net, regime: FakeQuantized
-) -> None:
-    step = STEP.model_copy(update={"qat": False})
-    untrained = Compressed(Net())
-    assert quantize_(untrained, step) == []
-    regime.finish(net)
-    for name, tensor in regime.compressed.quantized.items():
-        assert torch.equal(tensor.dequantize(), untrained.quantized[name].dequantize())
 
 
 def test_half_precision_is_trained_through_as_well(net: Net) -> None:

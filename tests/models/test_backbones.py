@@ -15,7 +15,7 @@ from torch import nn
 from autocomp.data.images import read_image
 from autocomp.errors import UserError
 from autocomp.models.backbones import TinyResNet, build_backbone
-from autocomp.models.libraries import IMAGENET, TF_LITE
+from autocomp.models.libraries import IMAGENET, TF_LITE, outline
 
 DATA = Path(os.environ.get("AUTOCOMP_DATA", Path(__file__).parents[3] / "shared" / "data"))
 LITE = DATA / "weights" / "tf_efficientnet_lite0.safetensors"
@@ -72,13 +72,30 @@ def test_residual_blocks_halve_the_resolution_and_keep_the_rest() -> None:
             "none",
             "task.model.backbone: must have a tag that timm has, one of a1_in",
         ),
+        ("resnet18.", "none", "task.model.backbone: must have a tag that timm has, one of a1_in"),
+        (
+            "lcnet_035",
+            "default",
+            "of which timm has no weights, but got 'default'; it has those of 'lcnet_0",
+        ),
         ("vit_b_16", "none", "must compute feature maps, but 'vit_b_16', a vision transformer"),
         ("maxvit_t", "none", "task.data.image_size: must be one that 'maxvit_t' takes, but it tak"),
         ("tiny_resnet", "default", "task.model.weights: must be none or a path for 'tiny_resnet'"),
         ("tiny_resnet", "no/such/file", "task.model.weights: must be a safetensors file, but no"),
         ("tiny_resnet", "${NO_SUCH_VARIABLE}/w", "variable NO_SUCH_VARIABLE must be set"),
     ],
-    ids=["unknown", "nearest", "tag", "no maps", "size", "no default", "no file", "no variable"],
+    ids=[
+        "unknown",
+        "nearest",
+        "tag",
+        "no tag",
+        "no weights",
+        "no maps",
+        "size",
+        "no default",
+        "no file",
+        "no variable",
+    ],
 )
 def test_what_cannot_be_built_says_so_in_a_line(name: str, weights: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
@@ -90,26 +107,56 @@ def test_what_cannot_be_built_says_so_in_a_line(name: str, weights: str, message
 
 def test_a_weights_file_is_loaded_whole(tmp_path: Path) -> None:
     wanted = {name: tensor + 1 for name, tensor in TinyResNet().state_dict().items()}
-    save_file({**wanted, "classifier.weight": torch.zeros(2)}, tmp_path / "w.safetensors")
+    save_file(wanted, tmp_path / "w.safetensors")
     net, _ = build_backbone("tiny_resnet", str(tmp_path / "w.safetensors"), 64)
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in net.state_dict().items())
 
 
-def test_a_net_of_one_size_is_cut_at_that_size() -> None:
+@pytest.mark.parametrize(
+    "name", ["resnet18", "convnext_tiny", "maxvit_t", "lcnet_035", "repvit_m0_9", "levit_conv_128s"]
+)
+def test_a_library_s_whole_file_fills_its_backbone(name: str, tmp_path: Path) -> None:
+    """Of classifiers, which a backbone has not, wherever in the net they lie."""
+    path = tmp_path / "w.safetensors"
+    whole = random_outline(name)
+    save_file(whole, path)
+    net, _ = build_backbone(name, str(path), 224)
+    own = {key: value for key, value in net.state_dict().items() if "_constant" not in key}
+    assert all(torch.equal(value, whole[key]) for key, value in own.items())
+
+
+def random_outline(name: str) -> dict[str, torch.Tensor]:
+    return {
+        key: torch.randn(value.shape).to(value.dtype)
+        for key, value in outline(name).state_dict().items()
+    }
+
+
+def test_another_head_than_the_library_s_is_left_out_too(tmp_path: Path) -> None:
+    values = random_outline("resnet18")
+    del values["fc.weight"], values["fc.bias"]
+    save_file({**values, "fc.1.weight": torch.zeros(7, 512)}, tmp_path / "w.safetensors")
+    net, _ = build_backbone("resnet18", str(tmp_path / "w.safetensors"), 64)
+    assert torch.equal(net.state_dict()["conv1.weight"], values["conv1.weight"])
+
+
+def test_a_net_of_one_size_is_cut_at_that_size(capfd: pytest.CaptureFixture[str]) -> None:
     net, _ = build_backbone("maxvit_t", "none", 224)
     assert net.eval()(torch.zeros(1, 3, 224, 224)).shape == (1, 512, 7, 7)
+    assert capfd.readouterr().err == "", "torch prints what fails to run"
 
 
-def test_a_deeper_net_s_weights_are_refused(tmp_path: Path) -> None:
-    deeper = {**TinyResNet().state_dict(), "layers.2.conv1.weight": torch.zeros(2)}
-    save_file(deeper, tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match=r"1 are of layers that it has not, 'layers.2.conv1"):
+@pytest.mark.parametrize("surplus", ["layers.2.conv1.weight", "classifier.weight"])
+def test_weights_of_layers_that_it_has_not_are_refused(surplus: str, tmp_path: Path) -> None:
+    more = {**TinyResNet().state_dict(), surplus: torch.zeros(2)}
+    save_file(more, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=rf"1 are of layers that it has not, '{surplus}'"):
         build_backbone("tiny_resnet", str(tmp_path / "w.safetensors"), 64)
 
 
 @pytest.mark.parametrize(
     ("name", "function"),
-    [("resnet18", "torchvision.models.get_model"), ("lcnet_035", "timm.create_model")],
+    [("resnet18", "torchvision.models.get_model"), ("lcnet_050", "timm.create_model")],
     ids=["torchvision", "timm"],
 )
 def test_weights_that_cannot_be_fetched_are_said_so_in_a_line(

@@ -142,6 +142,9 @@ def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
     save_file(built("cifar_resnet32").state_dict(), path)
     with pytest.raises(UserError, match=r"of layers that it has not, 'layer1\.3"):
         built("cifar_resnet20", weights=str(path))
+    save_file({**built("cifar_resnet20").state_dict(), "bias": torch.zeros(2)}, path)
+    with pytest.raises(UserError, match=r"of layers that it has not, 'bias'"):
+        built("cifar_resnet20", weights=str(path))
     path.write_bytes(b"no tensors")
     with pytest.raises(UserError, match=r"task\.model\.weights: must be a safetensors file"):
         built("cifar_resnet20", weights=str(path))

@@ -282,10 +282,15 @@ class Twice(nn.Module):
     [
         ("build", twice, "task: net must give one tensor, but gives tuple"),
         ("net", lambda task: nn.Flatten(0), r"decide must be .* where outputs are not \(B, K\)"),
+        (
+            "decide",
+            lambda *_: [0, 1],
+            "decide must give a prediction for each of 1 examples, but g",
+        ),
         ("scores", lambda *_: [1.0], "task: scores must be a dictionary, but got list"),
         ("scores", lambda *_: {"hits": 1.0}, r"scores must have one hits for each of 1 examples"),
     ],
-    ids=["two outputs", "no classes", "a list", "a mean"],
+    ids=["two outputs", "no classes", "two of one", "a list", "a mean"],
 )
 def test_what_a_task_must_not_give_is_said_in_a_line(
     method: str, own: Any, message: str, monkeypatch: pytest.MonkeyPatch
@@ -296,9 +301,18 @@ def test_what_a_task_must_not_give_is_said_in_a_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_loss_must_be_a_scalar(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("loss", "found"),
+    [
+        (lambda one: one.sum(1), r"shape \(6,\)"),
+        (lambda one: 0.5, "0.5"),
+        (lambda one: None, "None"),
+    ],
+    ids=["one an example", "a number", "nothing"],
+)
+def test_a_loss_must_be_a_scalar(loss: Any, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
     task = Bars(side=4)
-    monkeypatch.setattr(Bars, "loss", lambda task, outputs, targets, smoothing: outputs.sum(1))
+    monkeypatch.setattr(Bars, "loss", lambda task, outputs, *_: loss(outputs))
     ((batch,),) = itertools.islice(task.training_batches([task.net()], 6, (), 0), 1)
-    with pytest.raises(UserError, match=r"task: loss must be a scalar, .* but has shape \(6,\)"):
+    with pytest.raises(UserError, match=f"task: loss must be a scalar tensor, .* but got {found}"):
         task.forward(task.build(), batch)
