@@ -125,7 +125,7 @@ def _load(model: nn.Module, path: Path) -> nn.Module:
             f"{path}: must hold every tensor of the dense model, but {len(wrong)} are absent or of "
             f"another shape, {wrong[0]!r} first"
         )
-    surplus = [name for name in values if name not in model.state_dict()]
+    surplus = sorted(values.keys() - model.state_dict().keys())
     if surplus:
         raise CheckpointError(
             f"{path}: must hold the dense model's tensors alone, but {len(surplus)} are of layers "

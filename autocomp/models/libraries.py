@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -85,8 +86,8 @@ def timm_net(name: str, pretrained: bool, **how: Any) -> nn.Module:
 
 
 def outline(name: str) -> nn.Module:
-    """A library's whole model of that name with its layers and their shapes, but no numbers."""
-    with torch.device("meta"):
+    """A library's whole model of that name, with random weights: what layers and shapes it has."""
+    with torch.random.fork_rng():  # what is built after it has the numbers it would have had
         return torchvision_net(name) if _has_torchvision(name) else timm_net(name, False)
 
 
@@ -120,8 +121,11 @@ def torchvision_maps(name: str, pretrained: bool, image_size: int) -> GraphModul
         )
     net.eval()
     side = _side(net, name, image_size)
-    names = get_graph_node_names(net)[1]
-    traced: GraphModule = create_feature_extractor(net, return_nodes=[names[-1]])
+    with warnings.catch_warnings():
+        # that more is computed in training, by classifiers on the way, which are cut off
+        warnings.filterwarnings("ignore", "NOTE: The nodes obtained by tracing", UserWarning)
+        names = get_graph_node_names(net)[1]
+        traced: GraphModule = create_feature_extractor(net, return_nodes=[names[-1]])
     with torch.no_grad():
         ShapeProp(traced).propagate(torch.zeros(1, 3, side, side))
     maps = [node for node in traced.graph.nodes if _is_map(node, traced)]

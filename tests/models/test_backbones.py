@@ -113,7 +113,17 @@ def test_a_weights_file_is_loaded_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "convnext_tiny", "maxvit_t", "lcnet_035", "repvit_m0_9", "levit_conv_128s"]
+    "name",
+    [
+        "resnet18",
+        "regnet_y_400mf",
+        "googlenet",
+        "convnext_tiny",
+        "maxvit_t",
+        "lcnet_035",
+        "repvit_m0_9",
+        "levit_conv_128s",
+    ],
 )
 def test_a_library_s_whole_file_fills_its_backbone(name: str, tmp_path: Path) -> None:
     """Of classifiers, which a backbone has not, wherever in the net they lie."""
