@@ -102,11 +102,15 @@ def open_bench(space: SearchSpace, directory: Path) -> Bench:
     return Bench(build_task(space.task), dense, space.objectives, space.search.seed)
 
 
-def check_given_dense(space: SearchSpace) -> None:
-    """Load the dense checkpoint that `space` gives, if it does; errors as `dense_model`'s."""
-    settings = task_settings(space.task).dense
+def check_given(space: SearchSpace) -> None:
+    """Read what is looked at only once a dense model is trained: the dev split, and that model.
+
+    `UserError` for examples or a dense checkpoint that cannot be used.
+    """
+    task, settings = build_task(space.task), task_settings(space.task).dense
+    task.size("dev")
     if settings.checkpoint is not None:
-        dense_model(build_task(space.task), settings, fingerprint="", seed=space.search.seed)
+        dense_model(task, settings, fingerprint="", seed=space.search.seed)
 
 
 def find_dense(space: SearchSpace, directory: Path) -> Checkpoint | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,18 +25,21 @@ class Decision(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _reject_unknown_keys(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        known = set(cls.model_fields)
-        lines = []
-        for key in value:
-            if key not in known:
-                close = nearest(str(key), known, count=1)
-                hint = f"did you mean {close[0]!r}? " if close else ""
-                lines.append(f"unknown key {key!r}; {hint}known keys: {', '.join(sorted(known))}")
-        if lines:
-            raise ValueError("\n".join(lines))
+        if isinstance(value, dict):
+            reject_unknown_keys(value, set(cls.model_fields))
         return value
+
+
+def reject_unknown_keys(value: Mapping[str, Any], known: Set[str]) -> None:
+    """`ValueError` with a line for each key that is not known, and the nearest that is."""
+    lines = []
+    for key in value:
+        if key not in known:
+            close = nearest(str(key), known, count=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            lines.append(f"unknown key {key!r}; {hint}known keys: {', '.join(sorted(known))}")
+    if lines:
+        raise ValueError("\n".join(lines))
 
 
 def later(default: Any) -> Any:
@@ -132,13 +135,34 @@ def _rules(kind: str, message: str, value: Any) -> list[str]:
     if kind == "missing":
         return ["must be given, but is missing"]
     rule = message.replace("Input should", "must").replace("Input tag", "kind")
-    return [f"{rule}, but got {value!r}"]
+    rule = rule.partition(", unable to parse")[0]
+    hint = ""
+    if kind == "literal_error" and isinstance(value, str):
+        close = nearest(value, re.findall("'([^']*)'", message), count=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+    return [f"{rule}, but got {value!r}{hint}"]
+
+
+class _SafeLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, but for keys that are given twice: it takes the last and is silent."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key!r} is given twice in one mapping",
+                    problem_mark=key_node.start_mark,
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 def load_yaml(text: str, where: str, error: type[UserError]) -> dict[str, Any]:
-    """The mapping a YAML text holds, read with `yaml.safe_load`; `error` for anything else."""
+    """The mapping a YAML text holds, which can run no code; `error` for anything else."""
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=_SafeLoader)
     except Exception as failure:  # ill-typed scalars escape PyYAML as ValueError, KeyError, ...
         raise error(f"{where}: must be valid YAML, but {_yaml_problem(failure)}") from None
     if value is None:

@@ -34,9 +34,13 @@ def lines(value: object, where: str = "file") -> list[str]:
     [
         pytest.param(
             {"scale": "wide"},
-            ["file.scale: must be a valid number, unable to parse string as a number, "
-             "but got 'wide'"],
+            ["file.scale: must be a valid number, but got 'wide'"],
             id="type",
+        ),
+        pytest.param(
+            {"parts": [{"kind": "prat", "width": 1}]},
+            ["file.parts.0.kind: must be 'part', but got 'prat'; did you mean 'part'?"],
+            id="word",
         ),
         pytest.param(
             {"parts": [{"width": 0}, {}]},
@@ -109,6 +113,11 @@ def test_yaml_loads_back_to_an_equal_decision(whole: Whole) -> None:
             "a: !!python/object/apply:os.getcwd []",
             "file: must be valid YAML, but line 1, column 4: could not determine a constructor",
             id="code",
+        ),
+        pytest.param(
+            "a: 1\nb: {c: 1, d: 2, c: 3}",
+            "file: must be valid YAML, but line 2, column 17: 'c' is given twice in one mapping",
+            id="twice",
         ),
         pytest.param("a: \x00", "file: must be valid YAML, but unacceptable", id="binary"),
     ],

@@ -41,6 +41,7 @@ def export(
     from autocomp.checkpoint.folder import open_checkpoint
     from autocomp.ship.export import export as write
     from autocomp.titles import in_short
+    from autocomp.trust import is_trusted
 
     checkpoint = open_checkpoint(write(directory, out, trial=trial, best=best, force=force))
     if as_json:
@@ -48,7 +49,8 @@ def export(
         return
     print_table(("metric", "value"), checkpoint.metrics.items())
     print(f"policy: {in_short(checkpoint.policy)}")
-    print(f"checkpoint: {out}; next: autocomp verify {out}")
+    trust = " --trust" if is_trusted() else ""
+    print(f"checkpoint: {out}; next: autocomp verify {out}{trust}")
 
 
 def verify(
@@ -127,12 +129,14 @@ def _answer(
 ) -> None:
     """Print what a model says of each photo; those that cannot be read come last, as an error."""
     from autocomp.errors import CheckpointError, DataError
-    from autocomp.ship.load import load
+    from autocomp.ship.load import Captioner, Classifier, load
 
     model = load(directory)
     if not isinstance(model, wanted):
         kind, rule = model.checkpoint.config.task.get("kind"), f"must hold a {wanted.__name__}"
-        raise CheckpointError(f"{directory}: {rule.lower()}, but its task is {kind!r}")
+        command = {Captioner: "caption", Classifier: "classify"}.get(type(model))
+        hint = f"; try autocomp {command}" if command else ""
+        raise CheckpointError(f"{directory}: {rule.lower()}, but its task is {kind!r}{hint}")
     answers: list[dict[str, object]] = []
     unread: list[str] = []
     for photo in photos:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).parent / "templates" / "captioner.yaml"
 PLACE = Path("spaces") / TEMPLATE.name
+REFERENCES = 2
+"""The trials beside the policies of a space: the dense model and the control."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -55,7 +57,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Validate a space; say how large it is, and how long it takes."""
-    from autocomp.bench import check_given_dense
+    from autocomp.bench import check_given
     from autocomp.decisions import validate
     from autocomp.errors import SpaceError
     from autocomp.space.space import SearchSpace
@@ -65,7 +67,7 @@ def check(
     loaded = SearchSpace.load(space)
     target = validate(TargetSettings, dict(loaded.target), "target", SpaceError)
     bound = bind_space(loaded)
-    check_given_dense(loaded)
+    check_given(loaded)
     estimated = None
     if timed:
         from autocomp.estimate import estimate
@@ -73,7 +75,8 @@ def check(
         logger.info("timing a few training steps and a batch of an evaluation")
         wanted = loaded.search.workers if workers is None else workers
         count = default_workers(target.threads) if wanted is None else max(1, wanted)
-        estimated = estimate(loaded, bound, trials or loaded.search.trials, count)
+        asked = trials or loaded.search.trials
+        estimated = estimate(loaded, bound, int(min(asked, bound.size() + REFERENCES)), count)
     report = _json if as_json else _print
     report(loaded, bound, estimated)
 
@@ -140,7 +143,8 @@ def _print(space: SearchSpace, bound: BoundSpace, estimated: Estimate | None) ->
     print_table(("parameter", "domain"), rows)
     size = bound.size()
     policies = "infinitely many" if math.isinf(size) else f"{size:,.0f}"
-    print(f"{len(rows)} parameters, {policies} policies")
+    names = "parameter" if len(rows) == 1 else "parameters"
+    print(f"{len(rows)} {names}, {policies} {'policy' if size == 1 else 'policies'}")
     written = (f"{one.metric}: {_as_written(one.to_plain())}" for one in space.objectives)
     print("objectives: " + ", ".join(written))
     if estimated is not None:

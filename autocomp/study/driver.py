@@ -14,7 +14,7 @@ import psutil
 
 from autocomp.bench import (
     DENSE,
-    check_given_dense,
+    check_given,
     compressible_layers,
     container_depths,
     open_bench,
@@ -108,7 +108,7 @@ def _search(
     target = validate(TargetSettings, dict(space.target), "target", SpaceError)
     bound = bind_space(space)
     if not (directory / DENSE).exists():
-        check_given_dense(space)
+        check_given(space)
     given = [start] if isinstance(start, Policy | Path | str) else start
     first = [_place(bound, one, f"start.{index}") for index, one in enumerate(given)]
     study = Study.open(directory, space, bound, trials=trials, first=first, command=command)

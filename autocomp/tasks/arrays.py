@@ -76,7 +76,12 @@ class ArrayTask(ABC):
     def split(self, name: SplitName) -> tuple[np.ndarray, np.ndarray]:
         """`arrays`, asked for once and checked."""
         if name not in self._known:
-            self._known[name] = self.arrays(name)
+            try:
+                self._known[name] = self.arrays(name)
+            except OSError as failure:
+                raise DataError(
+                    f"task: arrays({name!r}) must find its data, but {failure}"
+                ) from None
         inputs, targets = self._known[name]
         _check_type(f"{name}: inputs", inputs, INPUTS)
         _check_type(f"{name}: targets", targets, TARGETS)

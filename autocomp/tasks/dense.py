@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from autocomp.decisions import Decision
+from autocomp.decisions import Decision, reject_unknown_keys
 from autocomp.policy import Retrain
 
 
@@ -21,6 +21,8 @@ class DenseSettings(Decision):
     @classmethod
     def _single_stage(cls, value: Any) -> Any:
         if isinstance(value, dict) and not {"checkpoint", "stages"} & set(value):
+            settings = Retrain.model_fields.keys() - {"kind"}
+            reject_unknown_keys(value, {"checkpoint", "stages", "kind", *settings})
             return {"stages": [value]}
         return value
 

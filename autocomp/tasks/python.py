@@ -6,12 +6,13 @@ import hashlib
 import importlib
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import StringConstraints
+from pydantic import AfterValidator, Field
 
 from autocomp.decisions import Decision
 from autocomp.errors import UserError
@@ -22,7 +23,20 @@ from autocomp.trust import is_trusted
 
 ABSTRACT = "Can't instantiate abstract class"
 """How Python's message begins about a class that leaves out what it must say."""
-Factory = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+FACTORY = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+
+
+def _check_factory(written: str) -> str:
+    if re.fullmatch(FACTORY, written):
+        return written
+    meant = ":".join(written.replace(":", ".").rsplit(".", 1))
+    hint = f"; did you mean {meant!r}?" if re.fullmatch(FACTORY, meant) else ""
+    raise ValueError(f"must be package.module:function, but got {written!r}{hint}")
+
+
+Factory = Annotated[
+    str, AfterValidator(_check_factory), Field(json_schema_extra={"pattern": FACTORY})
+]
 
 
 class PythonSettings(Decision):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from label_files import shapes_space, write_shapes
 from PIL import Image
 from typer.testing import Result
 
@@ -86,6 +87,8 @@ def test_each_kind_has_its_command(
     result = cli(command, folder, "photo.jpg")
     assert result.exit_code == 2
     assert f"must hold a {kind}, but its task is" in result.stderr
+    other = "classify" if command == "caption" else "caption"
+    assert result.stderr.endswith(f"; try autocomp {other}\n")
 
 
 def test_the_card_shows_classes(exported: Path) -> None:
@@ -114,6 +117,22 @@ def test_the_report_shows_photos_and_classes(shapes_study: Path, cli: Cli, tmp_p
 def test_bench_times_a_classifier_by_part(exported: Path, shapes_study: Path, cli: Cli) -> None:
     found = json.loads(done(cli("bench", exported, "--against", shapes_study / "dense", "--json")))
     assert set(found["timings"][1]["parts_ms"]) == {"read_ms", "model_ms", "rest_ms"}
+
+
+@pytest.mark.parametrize("command", ["check", "search"])
+def test_a_dev_split_that_cannot_be_used_is_told_before_training(
+    command: str, cli: Cli, tmp_path: Path
+) -> None:
+    root = write_shapes(tmp_path / "shapes", count=4)
+    shutil.copytree(root / "test" / "disc", root / "test" / "blob")
+    space = shapes_space(root)
+    space["task"]["data"] |= {"dev_from": "test"}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
+    out = ["--out", tmp_path / "out"] if command == "search" else []
+    result = cli(command, tmp_path / "space.yaml", *out)
+    assert result.exit_code == 2
+    assert "blob: must be a class of train, but is none" in result.stderr
+    assert "dense model" not in result.stderr
 
 
 def test_an_objective_that_the_task_does_not_measure_is_named(cli: Cli, tmp_path: Path) -> None:

@@ -104,6 +104,12 @@ MISTAKES = [
         id="missing dense model",
     ),
     pytest.param(
+        change("task", dense={"stpes": 2}),
+        "task.dense: unknown key 'stpes'; did you mean 'steps'? known keys: batch_norm, "
+        "batch_size, checkpoint,",
+        id="unknown key of the dense model",
+    ),
+    pytest.param(
         change("target", kind="tflite"),
         "target.kind: must be 'onnxruntime', but got 'tflite'",
         id="unknown target",

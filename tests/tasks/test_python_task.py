@@ -139,8 +139,17 @@ def test_a_mistake_inside_a_factory_keeps_its_traceback(here: Callable[..., str]
 
 @pytest.mark.parametrize("factory", ["bars", "bars.Bars", "../bars:Bars", "bars:Bars()", ":x"])
 def test_a_factory_is_a_name_and_nothing_else(factory: str) -> None:
-    with pytest.raises(SpaceError, match=r"task\.factory: "):
+    with pytest.raises(
+        SpaceError, match=r"task\.factory: must be package.module:function"
+    ) as caught:
         task_settings({**SECTION, "factory": factory})
+    assert ("did you mean 'bars:Bars'" in str(caught.value)) == (factory == "bars.Bars")
+
+
+def test_data_that_is_not_there_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bars, "arrays", lambda task, split: np.load(f"no/such/{split}.npz"))
+    with pytest.raises(DataError, match=r"task: arrays\('dev'\) must find its data, .*no/such/dev"):
+        Bars().size("dev")
 
 
 def test_the_fingerprint_is_of_data_weights_and_source() -> None:
