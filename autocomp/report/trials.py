@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autocomp.report.panels import CONTROL, DENSE, FRONT, OTHER, OUT_OF_BOUNDS, STOPPED
+from autocomp.report.table import NOTHING_RETRAINED, RETRAINED
 from autocomp.results import CONTROL_TRIAL, DENSE_TRIAL, TrialResult
 from autocomp.study.front import Front, is_feasible
 from autocomp.study.study import Study
@@ -15,7 +16,7 @@ from autocomp.words import describe
 FAILED = "failed"
 DIGITS = 6
 """Significant ones that a metric is given with."""
-REFERENCES = {DENSE_TRIAL: "dense", CONTROL_TRIAL: "dense, retrained"}
+REFERENCES = (DENSE_TRIAL, CONTROL_TRIAL)
 
 
 def trials(study: Study) -> list[dict[str, Any]]:
@@ -32,7 +33,7 @@ def trials(study: Study) -> list[dict[str, Any]]:
             "kind": kind(result, front),
             "on_front": number in members,
             "reason": result.reason,
-            "short": REFERENCES.get(number) or in_short(study.policies[number]),
+            "short": _short(study, number),
             "words": describe(changing(study.policies[number])),
             "metrics": rounded(result.metrics),
             "seconds": round(sum(result.seconds.values()), 1),
@@ -41,6 +42,15 @@ def trials(study: Study) -> list[dict[str, Any]]:
         }
         for number, result in study.results.items()
     ]
+
+
+def _short(study: Study, number: int) -> str:
+    if number == DENSE_TRIAL:
+        return DENSE
+    if number == CONTROL_TRIAL:
+        is_trained = study.policies[CONTROL_TRIAL].id != study.policies[DENSE_TRIAL].id
+        return RETRAINED if is_trained else NOTHING_RETRAINED
+    return in_short(study.policies[number])
 
 
 def rounded(metrics: Mapping[str, float]) -> dict[str, float]:

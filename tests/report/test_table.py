@@ -18,6 +18,11 @@ def test_every_row_has_a_text_for_every_column():
         assert all(isinstance(text, str) for row in table.rows for text in row.values())
 
 
+def test_a_control_that_is_the_dense_model_is_called_so():
+    table = front_table(made_front({0: DENSE}, control=DENSE))
+    assert table.rows[1]["policy"] == "dense: nothing is retrained"
+
+
 def test_dense_and_control_come_first_then_the_best_quality():
     table = front_table(made_front({0: DENSE, 5: SMALL, 9: GOOD}))
     assert [row["trial"] for row in table.rows] == ["0", "(1)", "9", "5"]
