@@ -222,15 +222,32 @@ def _round(
     """
     layers = quantizable_layers(compressed.module)
     formats, lines = _left_to_round(compressed, formats)
-    compensated = {
-        name: layers[name] for name, fmt in formats.items() if fmt.rounding == "compensated"
-    }
     for name, fmt in formats.items():
         if fmt.bits == HALF_BITS:
             compressed.halve_(f"{name}.weight")
-        elif name not in compensated:
+        elif fmt.rounding == "nearest":
             weight = layers[name].weight
             compressed.store_(f"{name}.weight", with_gain(quantize_tensor(weight, fmt), weight))
+    alone = _compensate_(compressed, formats, forwards, restored)
+    if alone:
+        lines.append(
+            f"{first_of(alone)}: rounded to nearest, for no layer that is called as one multiplies "
+            "by these weights, so there is nothing to compensate"
+        )
+    return lines
+
+
+def _compensate_(
+    compressed: Compressed,
+    formats: Formats,
+    forwards: Sequence[Forward],
+    restored: Collection[str],
+) -> list[str]:
+    """Store the layers that shall be; returns those of which no inputs were seen, so are not."""
+    layers = quantizable_layers(compressed.module)
+    compensated = {
+        name: layers[name] for name, fmt in formats.items() if fmt.rounding == "compensated"
+    }
     assert forwards or not compensated, "compensated rounding needs calibration data"
     normed = any(not isinstance(compressed.module.get_submodule(one), Layer) for one in restored)
     alone: list[str] = []
@@ -246,12 +263,7 @@ def _round(
                 nearest_format = formats[name].model_copy(update={"rounding": "nearest"})
                 tensor = with_gain(quantize_tensor(weight, nearest_format), weight)
             compressed.store_(f"{name}.weight", tensor)
-    if alone:
-        lines.append(
-            f"{first_of(alone)}: rounded to nearest, for no layer that is called as one multiplies "
-            "by these weights, so there is nothing to compensate"
-        )
-    return lines
+    return alone
 
 
 def _compensated(

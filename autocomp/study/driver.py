@@ -93,17 +93,8 @@ def _search(
     command: str | None,
 ) -> Study:
     listener = listener or Listener()
-    if not isinstance(space, SearchSpace):
-        directory = Path("results") / Path(space).stem if directory is None else directory
-        space = SearchSpace.load(space)
-    if directory is None:
-        raise StudyError("directory: must be given for a space that is not a file")
-    trials = space.search.trials if trials is None else trials
-    if trials < 1:
-        raise StudyError(f"trials: must be at least 1, but got {trials}")
-    if trials <= CONTROL_TRIAL + 1:
-        log.warning("trials: the first two are the dense model and the control; 3 try a policy")
-    directory = Path(directory)
+    space, directory = _placed(space, directory)
+    trials = _checked(space.search.trials if trials is None else trials)
     # before there is a study, so that a mistake leaves no folder that the mended space won't fit
     target = validate(TargetSettings, dict(space.target), "target", SpaceError)
     bound = bind_space(space)
@@ -123,6 +114,26 @@ def _search(
         raise
     search_loop(study, runner, trials, listener.on_event)
     return study
+
+
+def _placed(
+    space: SearchSpace | Path | str, directory: Path | str | None
+) -> tuple[SearchSpace, Path]:
+    """The space, read if it is a file, and where its study lies."""
+    if isinstance(space, SearchSpace):
+        if directory is None:
+            raise StudyError("directory: must be given for a space that is not a file")
+        return space, Path(directory)
+    loaded = SearchSpace.load(space)
+    return loaded, Path("results") / Path(space).stem if directory is None else Path(directory)
+
+
+def _checked(trials: int) -> int:
+    if trials < 1:
+        raise StudyError(f"trials: must be at least 1, but got {trials}")
+    if trials <= CONTROL_TRIAL + 1:
+        log.warning("trials: the first two are the dense model and the control; 3 try a policy")
+    return trials
 
 
 def bind_space(space: SearchSpace) -> BoundSpace:
