@@ -14,6 +14,7 @@ from autocomp.report.parameters import parameters
 from autocomp.report.trials import rounded, trials
 from autocomp.space.metrics import METRICS, Direction
 from autocomp.space.objectives import Objective
+from autocomp.space.space import OWN
 from autocomp.study.front import Front, directed
 from autocomp.study.journal import Journal, read_journal
 from autocomp.study.store import StudyStore
@@ -29,17 +30,19 @@ def digest(study: Study) -> dict[str, Any]:
     front, name = study.front(), study.directory.resolve().name
     journal = _journal(study)
     hours = spent_hours(study.sessions, journal.ended)
+    trust = ["--trust"] if study.space.task["kind"] == OWN else []
+    export = ["autocomp", *trust, "export", str(study.directory)]
     return {
         "autocomp": autocomp.__version__,
         "name": name,
-        "directory": shlex.quote(str(study.directory)),
+        "export": shlex.join(export),
         "target": study.space.target,
         "objectives": [_objective(one, front) for one in study.space.objectives],
         "metrics": _metrics(study),
         "reference": None if front.reference is None else rounded(front.reference),
         "hypervolume": front.hypervolume,
         "trials": trials(study),
-        "headline": headline(front, study.directory, name),
+        "headline": headline(front, export, name),
         "layers": layers(study),
         "gallery": gallery(study),
         "importance": parameters(study, journal.told),

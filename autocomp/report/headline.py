@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from autocomp.ship.best import Constraint, Query, choose
@@ -13,8 +13,10 @@ SHARES = (99, 97, 95, 90)
 """Percent of dense quality."""
 
 
-def headline(front: Front, directory: Path, name: str) -> dict[str, Any]:
+def headline(front: Front, export: Sequence[str], name: str) -> dict[str, Any]:
     """The best trial for each share of dense quality and each cost, and the command to export it.
+
+    `export` is how that begins, before the trial.
 
     {"quality", "shares": [{"percent", "at_least", "choices": [{"metric", "trial", "command"}]}]};
     `trial` is None where nothing compressed is good enough. {"missing": why} if there is nothing
@@ -32,9 +34,7 @@ def headline(front: Front, directory: Path, name: str) -> dict[str, Any]:
         {
             "percent": percent,
             "at_least": reference * percent / 100,
-            "choices": [
-                _choice(front, quality, percent, metric, directory, name) for metric in costs
-            ],
+            "choices": [_choice(front, quality, percent, metric, export, name) for metric in costs],
         }
         for percent in SHARES
     ]
@@ -42,7 +42,7 @@ def headline(front: Front, directory: Path, name: str) -> dict[str, Any]:
 
 
 def _choice(
-    front: Front, quality: str, percent: int, metric: str, directory: Path, name: str
+    front: Front, quality: str, percent: int, metric: str, export: Sequence[str], name: str
 ) -> dict[str, Any]:
     limit = (front.reference or {})[quality] * percent / 100
     good_enough = Constraint(quality, ">=", limit, f"{percent}%*dense")
@@ -50,5 +50,4 @@ def _choice(
     if trial is None:
         return {"metric": metric, "trial": None, "command": None}
     chosen = ["--trial", str(trial), "--out", f"{name}-{trial}"]
-    command = ["autocomp", "export", str(directory), *chosen]
-    return {"metric": metric, "trial": trial, "command": shlex.join(command)}
+    return {"metric": metric, "trial": trial, "command": shlex.join([*export, *chosen])}

@@ -24,6 +24,13 @@ def test_is_plain_json(whole: Path):
     assert missing == []
 
 
+def test_a_task_of_one_s_own_is_exported_with_trust(whole: Path, monkeypatch: pytest.MonkeyPatch):
+    study = Study.load(whole)
+    assert digest(study)["export"] == f"autocomp export {whole}"
+    monkeypatch.setitem(study.space.task, "kind", "python")
+    assert digest(study)["export"] == f"autocomp --trust export {whole}"
+
+
 def test_an_older_study_says_what_it_lacks(bare: Path):
     content = digest(Study.load(bare))
     assert "trials/00000/tensors.json" in content["layers"]["missing"]

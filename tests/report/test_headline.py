@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from fronts import CONTROL, DENSE, drawn_study, made_front
 
@@ -11,7 +9,7 @@ from autocomp.report.headline import SHARES, headline
 @pytest.mark.parametrize("seed", range(4))
 def test_offers_the_best_that_is_good_enough(seed: int):
     front, _ = drawn_study(seed=seed)
-    found = headline(front, Path("results/my study"), "my study")
+    found = headline(front, ["autocomp", "export", "results/my study"], "my study")
     assert [one["percent"] for one in found["shares"]] == list(SHARES)
     for share in found["shares"]:
         limit = CONTROL["cider"] * share["percent"] / 100
@@ -29,7 +27,7 @@ def test_offers_the_best_that_is_good_enough(seed: int):
 
 def test_nothing_good_enough_is_said():
     small = {"cider": 0.1, "size_mb": 2.0, "latency_ms": 7.0}
-    found = headline(made_front({5: small}), Path("x"), "x")
+    found = headline(made_front({5: small}), ["export", "x"], "x")
     assert found["shares"][0]["choices"] == [
         {"metric": "size_mb", "trial": None, "command": None},
         {"metric": "latency_ms", "trial": None, "command": None},
@@ -52,4 +50,4 @@ def test_nothing_good_enough_is_said():
 )
 def test_says_why_there_is_nothing_to_compare(objectives, dense, why):
     front = made_front({5: DENSE}, objectives, dense=dense, control=dense)
-    assert why in headline(front, Path("x"), "x")["missing"]
+    assert why in headline(front, ["export", "x"], "x")["missing"]

@@ -11,7 +11,7 @@ function drawChosen(trial) {
     trial.skipped.length ? skipped(trial) : null,
     Object.keys(trial.metrics).length && trial.seconds
       ? el("p", { class: "note" }, `Took ${duration(trial.seconds)}.`) : null,
-    canExport(trial) ? command(`autocomp export ${data.directory} --trial ${trial.number} --out ${exportName(trial)}`) : null,
+    canExport(trial) ? command(`${data.export} --trial ${trial.number} --out ${exportName(trial)}`) : null,
   ]));
 }
 
