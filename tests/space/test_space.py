@@ -290,7 +290,8 @@ def test_a_bad_step_names_place_rule_and_value(steps: list[Any], expected: list[
                 "objectives.cider: must be 'maximize', but got 'minimize'",
                 "policy.steps.0.steps: must be greater than or equal to 0, but got -1",
                 "search.trials: must be greater than or equal to 1, but got 0",
-                "search.sampler: must be 'tpe', 'nsga2', 'random' or 'gp', but got 'tpee'",
+                "search.sampler: must be 'tpe', 'nsga2', 'random' or 'gp', but got 'tpee'; "
+                "did you mean 'tpe'?",
                 "search.seed: must be a valid integer, got a number with a fractional part, "
                 "but got 1.5",
             ],
