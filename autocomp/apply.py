@@ -185,8 +185,9 @@ def _retrain(work: Work, step: Retrain) -> list[str]:
 def _round_untrained(work: Work) -> list[str]:
     """Round what nothing was trained through as steps without `qat` do; returns what that skips."""
     lines: list[str] = []
+    there = dict(work.module.named_parameters())  # a later step may have dropped the layers of some
     for regime in work.regimes:
-        if isinstance(regime, FakeQuantized) and regime.formats:
+        if isinstance(regime, FakeQuantized) and regime.formats.keys() & there.keys():
             step = regime.untrained()
             said = layer_formats(work.module, step)[1]
             lines += [line for line in _quantize(work, step) if line not in said]

@@ -146,17 +146,19 @@ def _rules(kind: str, message: str, value: Any) -> list[str]:
 class _SafeLoader(yaml.SafeLoader):
     """PyYAML's safe loader, but for keys that are given twice: it takes the last and is silent."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if (key.tag, key.value) in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"{key!r} is given twice in one mapping",
-                    problem_mark=key_node.start_mark,
+                    problem=f"{key.value!r} is given twice in one mapping",
+                    problem_mark=key.start_mark,
                 )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+            seen.add((key.tag, key.value))
+        return node
 
 
 def load_yaml(text: str, where: str, error: type[UserError]) -> dict[str, Any]:

@@ -194,6 +194,12 @@ def test_a_retrain_of_what_was_dropped_still_leaves_codes(work: Work) -> None:
     assert "decoder.embedding.weight" in work.compressed.quantized
 
 
+def test_of_layers_that_were_dropped_nothing_is_left_to_round(work: Work) -> None:
+    drop = {"kind": "drop_layers", "layers": "decoder.layers", "keep": 1, "select": "last"}
+    carry_out(work, {**QAT, "layers": "decoder.layers.0"}, drop, {**RETRAIN, "steps": 0})
+    assert work.compressed.quantized == {}
+
+
 def test_training_goes_on_through_the_rounding_of_the_layers_that_are_left(work: Work) -> None:
     drop = {"kind": "drop_layers", "layers": "decoder.layers", "keep": 1, "select": "last"}
     before = weights(work.module)

@@ -129,6 +129,12 @@ def test_what_is_not_a_mapping_in_yaml_is_an_error(text: str, expected: str) -> 
     assert "\n" not in str(caught.value)
 
 
+def test_a_mapping_may_take_in_another_and_change_it() -> None:
+    text = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, y: 3}"
+    found = load_yaml(text, "file", SpaceError)
+    assert (found["b"], found["c"]) == ({"x": 2, "y": 1}, {"x": 2, "y": 3})
+
+
 @given(st.text(alphabet="ab:-[]{}!&*'\"#|>% \n0123456789", max_size=40))
 def test_any_text_is_a_mapping_or_an_error(text: str) -> None:
     try:
