@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Set
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,11 +16,16 @@ from autocomp.bench import LAYERS, Bench
 from autocomp.clock import Clock
 from autocomp.compress.batchnorm import recalibrate_, running_norms
 from autocomp.compress.channels import prune_channels_
-from autocomp.compress.correction import shifted_tensors
+from autocomp.compress.correction import restore_, shifted_tensors
 from autocomp.compress.depth import drop_layers_
 from autocomp.compress.fixed_point import fix_
 from autocomp.compress.formats import Compressed
-from autocomp.compress.quantize import layer_formats, quantizable_layers, quantize_
+from autocomp.compress.quantize import (
+    layer_formats,
+    quantizable_layers,
+    quantize_,
+    restorable,
+)
 from autocomp.compress.training import FakeQuantized, fake_quantized
 from autocomp.compress.transformer import prune_heads_, prune_width_
 from autocomp.compress.watching import watching
@@ -177,9 +183,29 @@ def _retrain(work: Work, step: Retrain) -> list[str]:
         lines.append(f"{len(coded)} weights stay as they are: an earlier step rounded them")
     if not step.steps:
         return lines + _round_untrained(work)
+    _begin_rounded(work)
     retrain_(work.module, step, work.task, teacher, work.regimes, bench.seed)
     work.regimes.clear()
     return lines
+
+
+def _begin_rounded(work: Work) -> None:
+    """Let norms start with the statistics of rounded weights, which training may not change.
+
+    With those of the weights before, 150 steps brought the features of a Flickr8k captioner's
+    encoder of 3 bits no nearer to dense's than their mean is.
+    """
+    regimes = [one for one in work.regimes if isinstance(one, FakeQuantized) and one.shifts_means()]
+    if not regimes:
+        return
+    batch = next(work.calibration(1))
+    shifted = {work.module.get_submodule(name) for name in shifted_tensors(work.module.eval())}
+    run = partial(_runner(work, shifted, batch), batch)
+    found, _ = restorable(work.compressed, run)
+    with ExitStack() as stack:
+        for regime in regimes:
+            stack.enter_context(regime.rounded_weights(work.module))
+        restore_(work.module, run, found, spread=True)
 
 
 def _round_untrained(work: Work) -> list[str]:

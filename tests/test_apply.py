@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import changed, weights
+from torch import Tensor, nn
 
 from autocomp.apply import DROPPED, UNCHANGED, Work, apply_
 from autocomp.bench import Bench, open_bench
 from autocomp.clock import Clock
+from autocomp.compress.correction import Statistics
 from autocomp.compress.formats import quantize_tensor, with_gain
 from autocomp.compress.quantize import quantize_
 from autocomp.errors import PolicyError
@@ -168,6 +171,39 @@ def test_training_through_fewer_bits_goes_on_from_more(work: Work) -> None:
     for name, tensor in tensors.items():
         untrained = with_gain(quantize_tensor(before[name], tensor.format), before[name])
         assert not torch.equal(tensor.codes, untrained.codes)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_norms_start_training_with_statistics_of_rounded_weights(
+    bits: int, work: Work, bench: Bench
+) -> None:
+    step = {"kind": "quantize", "layers": "encoder.backbone", "bits": bits, "qat": True}
+    carry_out(work, step, {**FEATURES, "lr": 1e-30, "batch_norm": "running"})
+    assert work.compressed.quantized
+    batch = next(work.calibration(1))
+    wanted, found = (
+        _normed(module, partial(work.task.features, module, batch))
+        for module in (bench.dense.compressed().module, work.module)
+    )
+    assert wanted
+    for name, one in wanted.items():
+        torch.testing.assert_close(found[name].mean, one.mean, atol=1e-3, rtol=1e-3, msg=name)
+        torch.testing.assert_close(found[name].variance, one.variance, atol=1e-3, rtol=0.01)
+
+
+def _normed(model: nn.Module, forward: Callable[[], object]) -> dict[str, Statistics]:
+    """Of what each norm gives."""
+    found: dict[str, Statistics] = {}
+
+    def see(name: str, _: nn.Module, __: object, maps: Tensor) -> None:
+        found[name] = Statistics.of(maps)
+
+    for name, module in model.eval().named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(partial(see, name))
+    with torch.no_grad():
+        forward()
+    return found
 
 
 def test_no_steps_train_through_nothing_and_it_is_said(work: Work, bench: Bench) -> None:

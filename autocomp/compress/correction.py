@@ -10,13 +10,36 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from autocomp.compress.watching import before, watching
 
 Forward = Callable[[], object]
 Normalisation = nn.modules.batchnorm._BatchNorm
+MOST_SPREAD = 4.0
+"""Either way: a channel of which rounding leaves next to nothing would be all noise."""
+
+
+class Statistics(NamedTuple):
+    """Of each channel (C,) of maps."""
+
+    mean: Tensor
+    variance: Tensor
+
+    @classmethod
+    def of(cls, maps: Tensor) -> Statistics:
+        """Of maps (B, C, H, W)."""
+        variance, mean = torch.var_mean(maps, dim=(0, 2, 3), correction=0)
+        return cls(mean, variance)
+
+    def spread(self, wanted: Statistics) -> Tensor:
+        """How many times as much as `wanted` each channel varies."""
+        tiny = torch.finfo(self.variance.dtype).tiny
+        ratio = (self.variance + tiny) / (wanted.variance + tiny)
+        return ratio.sqrt().clamp(1 / MOST_SPREAD, MOST_SPREAD)
 
 
 def shifted_tensors(model: nn.Module) -> dict[str, str]:
@@ -30,45 +53,60 @@ def shifted_tensors(model: nn.Module) -> dict[str, str]:
     return shifted
 
 
-def channel_means(
+def channel_statistics(
     model: nn.Module, forward: Forward, layers: Collection[str]
-) -> tuple[dict[str, Tensor], list[str]]:
-    """The mean (C,) of each channel that enters a normalisation or leaves a convolution.
+) -> tuple[dict[str, Statistics], list[str]]:
+    """Of the channels that enter a normalisation or leave a convolution.
 
     `layers` are some of `shifted_tensors`; `forward` runs the model, in evaluation mode, on one
     batch. Second are those without: what would be shifted acts at more than one place of the model,
     and no shift brings back the means of all.
     """
-    means: dict[str, Tensor] = {}
+    found: dict[str, Statistics] = {}
     shifts: Counter[int] = Counter()
 
     def see(name: str, layer: nn.Module, maps: Tensor) -> None:
-        means[name] = _mean(maps)
+        found[name] = Statistics.of(maps)
         shifts[id(_shifted(layer))] += 1
 
     with _hooked(model, layers, see):
         forward()
-    several = [name for name in means if shifts[id(_shifted(model.get_submodule(name)))] > 1]
-    return {name: mean for name, mean in means.items() if name not in several}, several
+    several = [name for name in found if shifts[id(_shifted(model.get_submodule(name)))] > 1]
+    return {name: one for name, one in found.items() if name not in several}, several
 
 
-def restore_means_(model: nn.Module, forward: Forward, means: Mapping[str, Tensor]) -> None:
-    """Shift the layers of `means` so that the same `forward` gives these again, one by one.
+def restore_(
+    model: nn.Module, forward: Forward, wanted: Mapping[str, Statistics], spread: bool = False
+) -> None:
+    """Shift the layers of `wanted` so that the same `forward` gives these means again, one by one.
 
     A normalisation subtracts another mean, a convolution adds another bias. Each layer sees what
-    those before it give once they are corrected.
+    those before it give once they are corrected. With `spread` normalisations also divide by as
+    much more as their channels now vary more.
     """
 
     def correct(name: str, layer: nn.Module, maps: Tensor) -> None:
-        shift = _mean(maps) - means[name]
-        if isinstance(layer, Normalisation):
-            _shifted(layer).add_(shift)
-        else:
+        found = Statistics.of(maps)
+        shift = found.mean - wanted[name].mean
+        if not isinstance(layer, Normalisation):
             _shifted(layer).sub_(shift)
             maps -= shift.view(-1, 1, 1)
+        elif spread:
+            _renormalise_(layer, found, wanted[name])
+        else:
+            _shifted(layer).add_(shift)
 
-    with _hooked(model, means, correct):
+    with _hooked(model, wanted, correct):
         forward()
+
+
+def _renormalise_(layer: Normalisation, found: Statistics, wanted: Statistics) -> None:
+    """Let `layer` make of maps as `found` the means and spreads that it made of those `wanted`."""
+    mean, variance = _shifted(layer), layer.running_var
+    assert variance is not None
+    spread = found.spread(wanted)
+    mean.copy_(found.mean - (wanted.mean - mean) * spread)
+    variance.copy_(((variance + layer.eps) * spread.square() - layer.eps).clamp(min=0))
 
 
 def _hooked(
@@ -91,7 +129,3 @@ def _shifted(layer: nn.Module) -> Tensor:
     shifted = layer.running_mean if isinstance(layer, Normalisation) else layer.bias
     assert isinstance(shifted, Tensor)
     return shifted
-
-
-def _mean(maps: Tensor) -> Tensor:
-    return maps.mean(dim=(0, 2, 3))

@@ -18,8 +18,9 @@ from autocomp.compress.compensation import (
 )
 from autocomp.compress.correction import (
     Forward,
-    channel_means,
-    restore_means_,
+    Statistics,
+    channel_statistics,
+    restore_,
     shifted_tensors,
 )
 from autocomp.compress.formats import (
@@ -65,20 +66,27 @@ def quantize_(
     )
     if not forwards or not shifts_means:
         return skipped + _round(compressed, formats, forwards, ())
+    found, left = restorable(compressed, forwards[0])
+    skipped += _round(compressed, formats, forwards, found)
+    restore_(compressed.module, forwards[0], found)
+    return skipped + left
+
+
+def restorable(compressed: Compressed, forward: Forward) -> tuple[dict[str, Statistics], list[str]]:
+    """What of the channels can be restored after rounding; what cannot, and why."""
     shifted = shifted_tensors(compressed.module)
     fixed = [name for name, tensor in shifted.items() if tensor in compressed.fixed]
     free = [name for name in shifted if name not in fixed]
-    means, several = channel_means(compressed.module, forwards[0], free)
-    skipped += _round(compressed, formats, forwards, means)
-    restore_means_(compressed.module, forwards[0], means)
+    found, several = channel_statistics(compressed.module, forward, free)
     reasons = {
         "what would correct them is in fixed point": fixed,
         "what would correct them acts in more than one place": several,
     }
-    for reason, names in reasons.items():
-        if names:
-            skipped.append(f"{first_of(names)}: means are as rounding left them, for {reason}")
-    return skipped
+    return found, [
+        f"{first_of(names)}: means are as rounding left them, for {reason}"
+        for reason, names in reasons.items()
+        if names
+    ]
 
 
 def _taken_over(compressed: Compressed, formats: Formats) -> list[str]:

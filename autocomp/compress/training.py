@@ -33,7 +33,7 @@ from autocomp.compress.formats import (
     half,
     quantize_tensor,
 )
-from autocomp.compress.quantize import Formats, layer_formats
+from autocomp.compress.quantize import Formats, layer_formats, quantizable_layers
 from autocomp.errors import first_of
 from autocomp.rounding import Quantize
 
@@ -96,20 +96,34 @@ class FakeQuantized:
     def parameters(self) -> list[nn.Parameter]:
         return []
 
+    def shifts_means(self) -> bool:
+        """Whether it rounds convolutions to codes."""
+        layers = quantizable_layers(self.compressed.module)
+        return any(
+            fmt.bits < HALF_BITS and isinstance(layers.get(name.removesuffix(".weight")), nn.Conv2d)
+            for name, fmt in self.formats.items()
+        )
+
     @contextmanager
-    def active(self, model: nn.Module) -> Iterator[None]:
-        """Rounds for one forward pass of `model`."""
+    def rounded_weights(self, model: nn.Module) -> Iterator[dict[str, Tensor]]:
+        """Let `model` read its weights rounded; yields them by name."""
         own = dict(model.named_parameters())
         # a later step may have dropped the layers of some
         there = {name: fmt for name, fmt in self.formats.items() if name in own}
         device_type = next(model.parameters()).device.type
         with torch.autocast(device_type, enabled=False):  # codes are not for bf16
             weights = {name: _through(own[name], fmt) for name, fmt in there.items()}
-        groups = {id(weights[name]): self.groups[name] for name in self.groups.keys() & there}
-        around = {id(weights[name]): self.ranges[name] for name in self.ranges.keys() & there}
-        held = {id(own[name]): weight for name, weight in weights.items()}
-        with _holding(model, held), RoundedActivations(groups, around):
-            yield
+        with _holding(model, {id(own[name]): weight for name, weight in weights.items()}):
+            yield weights
+
+    @contextmanager
+    def active(self, model: nn.Module) -> Iterator[None]:
+        """Rounds for one forward pass of `model`."""
+        with self.rounded_weights(model) as weights:
+            groups = {id(weights[name]): self.groups[name] for name in self.groups.keys() & weights}
+            around = {id(weights[name]): self.ranges[name] for name in self.ranges.keys() & weights}
+            with RoundedActivations(groups, around):
+                yield
 
     def loss(self, model: nn.Module, progress: float) -> Tensor | None:
         return None

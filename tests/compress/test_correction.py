@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocomp.compress.correction import channel_means, restore_means_, shifted_tensors
+from autocomp.compress.correction import (
+    MOST_SPREAD,
+    Statistics,
+    channel_statistics,
+    restore_,
+    shifted_tensors,
+)
 from autocomp.compress.fixed_point import fix_
 from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import quantize_
@@ -57,12 +63,12 @@ def test_the_means_come_back_layer_after_layer(net: nn.Module) -> None:
         "depthwise_norm": "depthwise_norm.running_mean",
         "last": "last.bias",
     }
-    means, several = channel_means(net, lambda: net(IMAGES), shifted)
-    assert (set(means), several) == (set(shifted), [])
+    found, several = channel_statistics(net, lambda: net(IMAGES), shifted)
+    assert (set(found), several) == (set(shifted), [])
     expected = net(IMAGES).mean(dim=(0, 2, 3))
     spoil(net)
     shifted = net(IMAGES).mean(dim=(0, 2, 3))
-    restore_means_(net, lambda: net(IMAGES), means)
+    restore_(net, lambda: net(IMAGES), found)
     restored = net(IMAGES).mean(dim=(0, 2, 3))
     assert (shifted - expected).abs().max() > 0.02
     torch.testing.assert_close(restored, expected, atol=1e-5, rtol=1e-5)
@@ -70,10 +76,39 @@ def test_the_means_come_back_layer_after_layer(net: nn.Module) -> None:
     assert not net.last._forward_hooks
 
 
-def test_no_change_corrects_nothing(net: nn.Module) -> None:
+def test_norms_may_give_the_spreads_that_they_gave_before(net: nn.Module) -> None:
+    seen: list[Tensor] = []
+    for norm in (net.stem_norm, net.depthwise_norm):
+        torch.nn.init.uniform_(norm.running_mean)
+        torch.nn.init.uniform_(norm.running_var, 0.5, 2.0)
+        norm.register_forward_hook(lambda _, __, maps: seen.append(maps))
+    found, _ = channel_statistics(net, lambda: net(IMAGES), shifted_tensors(net))
+    with torch.no_grad():
+        for conv in (net.stem, net.depthwise):
+            conv.weight.mul_(0.6).add_(0.05)
+    restore_(net, lambda: net(IMAGES), found, spread=True)
+    seen[2:] = []
+    net(IMAGES)
+    for wanted, restored in zip(seen[:2], seen[2:], strict=True):
+        for one, other in zip(Statistics.of(wanted), Statistics.of(restored), strict=True):
+            torch.testing.assert_close(other, one, atol=1e-4, rtol=1e-4)
+
+
+def test_a_channel_of_nothing_is_not_blown_up(net: nn.Module) -> None:
+    found, _ = channel_statistics(net, lambda: net(IMAGES), shifted_tensors(net))
+    with torch.no_grad():
+        net.stem.weight[0] = 0
+    restore_(net, lambda: net(IMAGES), found, spread=True)
+    torch.testing.assert_close(
+        net.stem_norm.running_var[0].item(), MOST_SPREAD**-2, rtol=1e-3, atol=0
+    )
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_no_change_corrects_nothing(net: nn.Module, spread: bool) -> None:
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    means, _ = channel_means(net, lambda: net(IMAGES), shifted_tensors(net))
-    restore_means_(net, lambda: net(IMAGES), means)
+    found, _ = channel_statistics(net, lambda: net(IMAGES), shifted_tensors(net))
+    restore_(net, lambda: net(IMAGES), found, spread)
     for name, tensor in net.state_dict().items():
         torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=0, msg=name)
 
