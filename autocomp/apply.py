@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Set
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from autocomp.bench import LAYERS, Bench
+from autocomp.bench import LAYERS
 from autocomp.clock import Clock
 from autocomp.compress.batchnorm import recalibrate_, running_norms
 from autocomp.compress.channels import prune_channels_
 from autocomp.compress.correction import restore_, shifted_tensors
 from autocomp.compress.depth import drop_layers_
 from autocomp.compress.fixed_point import fix_
-from autocomp.compress.formats import Compressed
 from autocomp.compress.quantize import (
     layer_formats,
     quantizable_layers,
@@ -28,7 +25,6 @@ from autocomp.compress.quantize import (
 )
 from autocomp.compress.training import FakeQuantized, fake_quantized
 from autocomp.compress.transformer import prune_heads_, prune_width_
-from autocomp.compress.watching import watching
 from autocomp.patterns import matching
 from autocomp.policy import (
     DropLayers,
@@ -41,71 +37,31 @@ from autocomp.policy import (
     Retrain,
 )
 from autocomp.retrain.loop import retrain_, trainable_names
-from autocomp.retrain.regimes import Regime, gamma_l1
+from autocomp.retrain.regimes import gamma_l1
 from autocomp.rounding import FixedPoint, Quantize
-from autocomp.tasks.base import Batch, Task
+from autocomp.work import Work
 
-CALIBRATION_BATCH_SIZE = 32
 COMPENSATION_BATCHES = 4
 """Batches whose inputs compensated rounding weighs; the means of channels need one."""
 DROPPED = "every layer it means was dropped by an earlier step"
 UNCHANGED = "the features are the dense model's already"
 
 
-@dataclass
-class Work:
-    """A model on its way through a policy; `regimes` wait for the next retrain.
-
-    `task` has images of the size the model takes; `image_size` is None while it is the dense one's.
-    """
-
-    compressed: Compressed
-    bench: Bench
-    task: Task = field(init=False)
-    image_size: int | None = None
-    regimes: list[Regime] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.task = self.bench.task
-
-    @property
-    def module(self) -> nn.Module:
-        return self.compressed.module
-
-    @property
-    def size(self) -> int:
-        """Number of weights."""
-        return sum(parameter.numel() for parameter in self.module.parameters())
-
-    def calibration(self, count: int) -> Iterator[Batch]:
-        """`count` batches of the train split, the same for every policy, pixels included."""
-        names = [name for name, _ in self.module.named_parameters()]
-        batches = self.task.training_batches(
-            [self.module], CALIBRATION_BATCH_SIZE, names, self.bench.seed
-        )
-        return (batch for (batch,) in itertools.islice(batches, count))
-
-    def forward(self, batch: Batch) -> object:
-        return self.task.forward(self.module, batch)
-
-    def gradients(self, count: int) -> None:
-        """Forward and backward over the calibration batches; gradients add up in the weights."""
-        self.module.eval().zero_grad(set_to_none=True)
-        for batch in self.calibration(count):
-            self.task.forward(self.module, batch).loss.backward()
-
-
 def apply_(work: Work, policy: Policy, clock: Clock) -> list[str]:
     """Carry out every step in order, in place; returns what was skipped, and why.
 
-    What a regime waits to do when every layer of its retrain was dropped, it does untrained.
+    What a regime waits to do when every layer of its retrain was dropped is done untrained.
     """
     skipped: list[str] = []
     for index, step in enumerate(policy.steps):
         with clock(step.kind):
             found = [DROPPED] if _is_dropped(work, step) else APPLY[step.kind](work, step)
         skipped += [f"steps.{index}.{step.kind}: {line}" for line in found]
-    return skipped + [f"quantize: {line}" for line in _round_untrained(work)]
+    if work.regimes:
+        with clock("quantize"):
+            left = _round_untrained(work)
+        skipped += [f"steps.{index}.{step.kind}: {line}" for line in left]
+    return skipped
 
 
 def _is_dropped(work: Work, step: Any) -> bool:
@@ -127,7 +83,7 @@ def _prune_channels(work: Work, step: PruneChannels) -> list[str]:
     skipped = prune_channels_(graph, step, inputs, lambda: work.gradients(count), work.bench.seed)
     if work.size < before:
         batches = list(work.calibration(count))
-        run = _runner(work, running_norms(work.module), batches[0])
+        run = work.runner(running_norms(work.module), batches[0])
         recalibrate_(work.module, run, batches)
     return skipped
 
@@ -178,46 +134,52 @@ def _retrain(work: Work, step: Retrain) -> list[str]:
     coded = trainable_names(work.module, step) & work.compressed.coded - rounded_anew
     step = step.model_copy(update={"exclude": (*step.exclude, *sorted(coded))})
     trained = trainable_names(work.module, step) if step.steps else frozenset()
-    lines = [line for regime in work.regimes if (line := regime.idle(trained)) is not None]
+    lines = _round_untrained(work, trained)
     if coded:
         lines.append(f"{len(coded)} weights stay as they are: an earlier step rounded them")
     if not step.steps:
-        return lines + _round_untrained(work)
-    _begin_rounded(work)
+        return lines
+    lines += [line for line in _begin_rounded(work) if line not in lines]
     retrain_(work.module, step, work.task, teacher, work.regimes, bench.seed)
     work.regimes.clear()
     return lines
 
 
-def _begin_rounded(work: Work) -> None:
-    """Let norms start with the statistics of rounded weights, which training may not change.
+def _begin_rounded(work: Work) -> list[str]:
+    """Let norms start with the statistics of rounded weights; returns which cannot, and why.
 
-    With those of the weights before, 150 steps brought the features of a Flickr8k captioner's
+    Also those that the retrain does not train, and convolutions with biases in place of norms. With
+    the statistics of the weights before, 150 steps brought the features of a Flickr8k captioner's
     encoder of 3 bits no nearer to dense's than their mean is.
     """
     regimes = [one for one in work.regimes if isinstance(one, FakeQuantized) and one.shifts_means()]
     if not regimes:
-        return
+        return []
     batch = next(work.calibration(1))
     shifted = {work.module.get_submodule(name) for name in shifted_tensors(work.module.eval())}
-    run = partial(_runner(work, shifted, batch), batch)
-    found, _ = restorable(work.compressed, run)
+    run = partial(work.runner(shifted, batch), batch)
+    found, left = restorable(work.compressed, run)
     with ExitStack() as stack:
         for regime in regimes:
             stack.enter_context(regime.rounded_weights(work.module))
         restore_(work.module, run, found, spread=True)
+    return left
 
 
-def _round_untrained(work: Work) -> list[str]:
-    """Round what nothing was trained through as steps without `qat` do; returns what that skips."""
-    lines: list[str] = []
-    there = dict(work.module.named_parameters())  # a later step may have dropped the layers of some
+def _round_untrained(work: Work, trained: Set[str] = frozenset()) -> list[str]:
+    """Round as steps without `qat` do what is not `trained` through it; returns what that skips.
+
+    Regimes stay for the rest, and go where there is none.
+    """
+    lines = [line for regime in work.regimes if (line := regime.idle(trained)) is not None]
     for regime in work.regimes:
-        if isinstance(regime, FakeQuantized) and regime.formats.keys() & there.keys():
-            step = regime.untrained()
-            said = layer_formats(work.module, step)[1]
+        if isinstance(regime, FakeQuantized) and (names := regime.untrained(trained)):
+            step = regime.at_once(names)
+            said = (*lines, *layer_formats(work.module, step)[1])
             lines += [line for line in _quantize(work, step) if line not in said]
-    work.regimes.clear()
+            regime.leave(names)
+    if not trained:
+        work.regimes.clear()
     return lines
 
 
@@ -247,7 +209,7 @@ def _quantize(work: Work, step: Quantize) -> list[str]:
     count = COMPENSATION_BATCHES if step.rounding == "compensated" else 1
     batches = list(work.calibration(count))
     work.module.eval()
-    run = _runner(work, _watched(work.module, step), batches[0])
+    run = work.runner(_watched(work.module, step), batches[0])
     return quantize_(work.compressed, step, [partial(run, batch) for batch in batches])
 
 
@@ -262,24 +224,6 @@ def _watched(model: nn.Module, step: Quantize) -> set[nn.Module]:
         for name, module in model.named_modules()
         if name in shifted or id(getattr(module, "weight", None)) in weights
     }
-
-
-def _runner(work: Work, needed: Set[nn.Module], batch: Batch) -> Callable[[Batch], object]:
-    """Runs the model on a batch: its first part alone where that has all the modules needed."""
-    is_enough = needed <= _first_part(work, batch)
-    return partial(work.task.features, work.module) if is_enough else work.forward
-
-
-def _first_part(work: Work, batch: Batch) -> set[nn.Module]:
-    """The modules that take part in the features of a batch."""
-    seen: set[nn.Module] = set()
-    hooks = [
-        module.register_forward_pre_hook(lambda module, _: seen.add(module))
-        for module in work.module.eval().modules()
-    ]
-    with watching(hooks):
-        work.task.features(work.module, {name: rows[:1] for name, rows in batch.items()})
-    return seen
 
 
 def _fixed_point(work: Work, step: FixedPoint) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from autocomp.apply import Work, apply_
+from autocomp.apply import apply_
 from autocomp.bench import Bench, examples
 from autocomp.checkpoint.card import Card, write_card
 from autocomp.checkpoint.folder import METRICS, seal, write_config, write_model
@@ -28,6 +28,7 @@ from autocomp.results import Status, TrialResult, one_line, reason_of
 from autocomp.rounding import Quantize
 from autocomp.targets import Artifact, Run, load_target
 from autocomp.timing import own_latency_ms, time_beside
+from autocomp.work import Work
 
 log = logging.getLogger(__name__)
 SIZES = ("size_mb", "download_mb", "params", "macs")

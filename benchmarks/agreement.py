@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from autocomp.apply import Work, apply_
+from autocomp.apply import apply_
 from autocomp.bench import Bench, open_bench
 from autocomp.checkpoint.folder import write_model
 from autocomp.clock import Clock
@@ -35,6 +35,7 @@ from autocomp.tasks.base import Run, Task
 from autocomp.titles import in_short
 from autocomp.trust import trusting
 from autocomp.words import describe
+from autocomp.work import Work
 
 HELD_OUT: tuple[SplitName, ...] = ("dev", "test")
 

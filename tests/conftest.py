@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from autocomp.bench import Bench
+    from autocomp.work import Work
 
 settings.register_profile("any machine", deadline=None)  # a busy one is slow, not wrong
 settings.load_profile("any machine")
@@ -87,6 +91,23 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory, tiny_cache: Path) -> Pa
     reasons = [one.reason for one in study.results.values() if one.status != "complete"]
     assert not reasons, reasons
     return directory
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_study: Path) -> Bench:
+    """What the trials of the study have in common."""
+    from autocomp.bench import open_bench
+    from autocomp.space.space import SearchSpace
+
+    return open_bench(SearchSpace.load(tiny_study / "space.yaml"), tiny_study)
+
+
+@pytest.fixture
+def work(bench: Bench) -> Work:
+    """Its dense model, for steps to act on."""
+    from autocomp.work import Work
+
+    return Work(bench.dense.compressed(), bench)
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,7 @@ LAYERING = (
     ("checkpoint",),
     ("measure", "timing", "dense"),
     ("bench",),
+    ("work",),
     ("apply",),
     ("trial", "estimate"),
     ("study",),

@@ -9,11 +9,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from autocomp.apply import apply_
+from autocomp.clock import Clock
 from autocomp.compress.transformer import keep_columns_, keep_rows_
 from autocomp.models.transformer import Attention, DecoderLayer
 from autocomp.models.unpadding import Unpadding
+from autocomp.policy import Policy
 from autocomp.tasks.base import Run
 from autocomp.tasks.captioning import Captioning, CaptioningSettings
+from autocomp.work import Work
 
 SECTION: dict[str, Any] = {
     "kind": "captioning",
@@ -88,6 +92,11 @@ def changed(before: Mapping[str, torch.Tensor], model: nn.Module) -> set[str]:
     """The names of the tensors that are not bit for bit as they were."""
     after = model.state_dict()
     return {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+
+
+def carry_out(work: Work, *steps: dict[str, Any]) -> list[str]:
+    """What of the steps of a policy was skipped, and why."""
+    return apply_(work, Policy.model_validate({"steps": steps}), Clock())
 
 
 class Watched:

@@ -101,12 +101,17 @@ def restore_(
 
 
 def _renormalise_(layer: Normalisation, found: Statistics, wanted: Statistics) -> None:
-    """Let `layer` make of maps as `found` the means and spreads that it made of those `wanted`."""
+    """Let `layer` make of maps as `found` the means and, as far as it can, the spreads of before.
+
+    Those it made of maps as `wanted`.
+    """
     mean, variance = _shifted(layer), layer.running_var
     assert variance is not None
-    spread = found.spread(wanted)
-    mean.copy_(found.mean - (wanted.mean - mean) * spread)
-    variance.copy_(((variance + layer.eps) * spread.square() - layer.eps).clamp(min=0))
+    divided = variance + layer.eps
+    # none divides by less than the root of eps
+    anew = (divided * found.spread(wanted).square()).clamp(min=layer.eps)
+    mean.copy_(found.mean - (wanted.mean - mean) * (anew / divided).sqrt())
+    variance.copy_(anew - layer.eps)
 
 
 def _hooked(

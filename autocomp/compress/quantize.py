@@ -59,12 +59,7 @@ def quantize_(
     """
     formats, skipped = layer_formats(compressed.module, step)
     skipped += _taken_over(compressed, formats)
-    layers = quantizable_layers(compressed.module)
-    shifts_means = any(
-        fmt.bits < HALF_BITS and isinstance(layers[name], nn.Conv2d)
-        for name, fmt in formats.items()
-    )
-    if not forwards or not shifts_means:
+    if not forwards or not shifts_means(compressed.module, formats):
         return skipped + _round(compressed, formats, forwards, ())
     found, left = restorable(compressed, forwards[0])
     skipped += _round(compressed, formats, forwards, found)
@@ -72,18 +67,27 @@ def quantize_(
     return skipped + left
 
 
+def shifts_means(model: nn.Module, formats: Formats) -> bool:
+    """Whether convolutions, whose means can be restored, are given codes."""
+    layers = quantizable_layers(model)
+    return any(
+        fmt.bits < HALF_BITS and isinstance(layers.get(name), nn.Conv2d)
+        for name, fmt in formats.items()
+    )
+
+
 def restorable(compressed: Compressed, forward: Forward) -> tuple[dict[str, Statistics], list[str]]:
-    """What of the channels can be restored after rounding; what cannot, and why."""
+    """Statistics of the channels that can be restored after rounding; which cannot, and why."""
     shifted = shifted_tensors(compressed.module)
     fixed = [name for name, tensor in shifted.items() if tensor in compressed.fixed]
     free = [name for name in shifted if name not in fixed]
     found, several = channel_statistics(compressed.module, forward, free)
     reasons = {
-        "what would correct them is in fixed point": fixed,
-        "what would correct them acts in more than one place": several,
+        "what would restore them is in fixed point": fixed,
+        "what would restore them acts in more than one place": several,
     }
     return found, [
-        f"{first_of(names)}: means are as rounding left them, for {reason}"
+        f"{first_of(names)}: means are not restored after rounding, for {reason}"
         for reason, names in reasons.items()
         if names
     ]

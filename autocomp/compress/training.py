@@ -33,7 +33,7 @@ from autocomp.compress.formats import (
     half,
     quantize_tensor,
 )
-from autocomp.compress.quantize import Formats, layer_formats, quantizable_layers
+from autocomp.compress.quantize import Formats, layer_formats, shifts_means
 from autocomp.errors import first_of
 from autocomp.rounding import Quantize
 
@@ -72,24 +72,27 @@ class FakeQuantized:
                 self.groups[name] = fmt.group_size or LONGEST_GROUP
 
     def leave(self, names: Collection[str]) -> None:
-        """Let a later step round the weights `names`, which would err twice if this one did too."""
+        """Let another step round the weights `names`, which would err twice if this one did too."""
         for held in (self.formats, self.ranges, self.groups):
             for name in names:
                 held.pop(name, None)
-        layers = (name.removesuffix(".weight") for name in names)
-        self.step = self.step.model_copy(update={"exclude": (*self.step.exclude, *layers)})
 
-    def untrained(self) -> Quantize:
-        """The step that rounds at once what this one lets train through the rounding."""
-        return self.step.model_copy(update={"qat": False})
+    def untrained(self, trainable: Collection[str]) -> list[str]:
+        """The weights that it rounds, and that training `trainable` leaves alone."""
+        there = dict(self.compressed.module.named_parameters())
+        return [name for name in self.formats if name in there and name not in trainable]
+
+    def at_once(self, names: Collection[str]) -> Quantize:
+        """The step that rounds the weights `names` as one without `qat` does."""
+        layers = tuple(name.removesuffix(".weight") for name in names)
+        return self.step.model_copy(update={"layers": layers, "exclude": (), "qat": False})
 
     def idle(self, trainable: Collection[str]) -> str | None:
-        there = dict(self.compressed.module.named_parameters())
-        left = [name for name in self.formats if name in there and name not in trainable]
+        left = self.untrained(trainable)
         if not left:
             return None
         return (
-            f"quantize with qat rounds {first_of(left)} untrained: this retrain does not train "
+            f"quantize with qat rounds {first_of(left)} untrained: no retrain trains "
             f"{'it' if len(left) == 1 else 'them'}"
         )
 
@@ -98,11 +101,8 @@ class FakeQuantized:
 
     def shifts_means(self) -> bool:
         """Whether it rounds convolutions to codes."""
-        layers = quantizable_layers(self.compressed.module)
-        return any(
-            fmt.bits < HALF_BITS and isinstance(layers.get(name.removesuffix(".weight")), nn.Conv2d)
-            for name, fmt in self.formats.items()
-        )
+        by_layer = {name.removesuffix(".weight"): fmt for name, fmt in self.formats.items()}
+        return shifts_means(self.compressed.module, by_layer)
 
     @contextmanager
     def rounded_weights(self, model: nn.Module) -> Iterator[dict[str, Tensor]]:

@@ -200,5 +200,7 @@ def _set_modes(model: nn.Module, step: Retrain, trainable: Collection[str]) -> N
     model.train()
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            is_trained = any(parameter.startswith(f"{name}.") for parameter in trainable)
+            # one without scale and shift trains with what is beside it
+            place = f"{name}." if module.affine else name[: name.rfind(".") + 1]
+            is_trained = any(parameter.startswith(place) for parameter in trainable)
             module.train(is_trained and step.batch_norm == "batch")

@@ -104,6 +104,20 @@ def test_a_channel_of_nothing_is_not_blown_up(net: nn.Module) -> None:
     )
 
 
+def test_means_come_back_where_spreads_cannot(net: nn.Module) -> None:
+    """A norm of next to no variance cannot divide by less than its epsilon."""
+    for norm in (net.stem_norm, net.depthwise_norm):
+        norm.eps = 2.0
+    found, _ = channel_statistics(net, lambda: net(IMAGES), shifted_tensors(net))
+    expected = net.stem_norm(net.stem(IMAGES)).mean(dim=(0, 2, 3))
+    with torch.no_grad():
+        net.stem.weight.mul_(0.3)
+    restore_(net, lambda: net(IMAGES), found, spread=True)
+    assert (net.stem_norm.running_var == 0).all()
+    restored = net.stem_norm(net.stem(IMAGES)).mean(dim=(0, 2, 3))
+    torch.testing.assert_close(restored, expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("spread", [False, True])
 def test_no_change_corrects_nothing(net: nn.Module, spread: bool) -> None:
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
@@ -165,7 +179,9 @@ def test_what_acts_in_more_than_one_place_is_left_as_it_was_and_named(
     lines = quantize_(
         Compressed(net), Quantize(layers="**", bits=8, activation_bits=32), [lambda: net(IMAGES)]
     )
-    reason = "means are as rounding left them, for what would correct them acts in more than one"
+    reason = (
+        "means are not restored after rounding, for what would restore them acts in more than one"
+    )
     assert lines == [f"{named}: {reason} place"]
     for name in ("running_mean", "bias"):
         before, after = (getattr(one.layers[0], name, None) for one in (exact, net))
@@ -219,7 +235,7 @@ def test_what_is_in_fixed_point_keeps_its_codes(
     free -= compressed.fixed.keys()
     before = {name: net.state_dict()[name].clone() for name in free}
     lines = quantize_(compressed, Quantize(layers="stem", bits=8), [lambda: net(IMAGES)])
-    assert next(line for line in lines if "means" in line).startswith(f"{held}: means are as")
+    assert next(line for line in lines if "means" in line).startswith(f"{held}: means are not restored")
     for name, tensor in compressed.fixed.items():
         assert torch.equal(net.state_dict()[name], tensor.values()), name
     for name in free:

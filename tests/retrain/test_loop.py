@@ -112,6 +112,22 @@ def test_running_statistics_stay_while_scales_learn(
     assert {f"{name}.weight" for name in norms} <= names
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_trained"),
+    [({}, True), ({"exclude": BACKBONE}, False), ({"batch_norm": "running"}, False)],
+    ids=["trained", "frozen", "running"],
+)
+def test_norms_without_scale_and_shift_train_with_what_is_beside_them(
+    changes: dict[str, Any], is_trained: bool, task: Captioning, model: CnnTransformer
+) -> None:
+    backbone = model.get_submodule(BACKBONE)
+    backbone.bn_stem = torch.nn.BatchNorm2d(24, affine=False)
+    before = weights(model)
+    retrain_(model, step(**changes), task)
+    name = f"{BACKBONE}.bn_stem.running_mean"
+    assert (name in changed(before, model)) == is_trained
+
+
 def test_the_model_comes_back_ready_to_run(task: Captioning, model: CnnTransformer) -> None:
     retrain_(model, step(exclude=BACKBONE), task)
     assert not any(module.training for module in model.modules())

@@ -14,7 +14,7 @@ from label_files import shapes_section, write_shapes
 from tiny_models import RECURRENT, SECTION, tiny_captioner
 from torch import nn
 
-from autocomp.apply import Work, apply_
+from autocomp.apply import apply_
 from autocomp.bench import Bench
 from autocomp.checkpoint.folder import Checkpoint, open_packed, write_config, write_model
 from autocomp.clock import Clock
@@ -24,6 +24,7 @@ from autocomp.targets import TargetSettings
 from autocomp.tasks.base import Task, torch_run
 from autocomp.tasks.registry import build_task
 from autocomp.trust import trusting
+from autocomp.work import Work
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

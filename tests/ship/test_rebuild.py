@@ -18,7 +18,7 @@ from safetensors.torch import save
 from tiny_models import tiny_captioner, tiny_task
 from torch import nn
 
-from autocomp.apply import Work, apply_
+from autocomp.apply import apply_
 from autocomp.bench import Bench, open_bench
 from autocomp.checkpoint import programs
 from autocomp.checkpoint.folder import (
@@ -44,6 +44,7 @@ from autocomp.ship.verify import verify
 from autocomp.space.space import SearchSpace
 from autocomp.targets import TargetSettings
 from autocomp.tasks.base import Task
+from autocomp.work import Work
 
 pytestmark = pytest.mark.usefixtures("tiny")
 PACKED = (WEIGHTS, CONFIG, "tokenizer.json", "preprocessing.json")
