@@ -143,6 +143,10 @@ def _rules(kind: str, message: str, value: Any) -> list[str]:
     return [f"{rule}, but got {value!r}{hint}"]
 
 
+MERGE = "tag:yaml.org,2002:merge"
+"""Of the key `<<`, which takes in what other mappings have."""
+
+
 class _SafeLoader(yaml.SafeLoader):
     """PyYAML's safe loader, but for keys that are given twice: it takes the last and is silent."""
 
@@ -150,14 +154,15 @@ class _SafeLoader(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
                 continue
-            if (key.tag, key.value) in seen:
+            value = self.construct_object(key)  # 1 and 0x1 are one key
+            if value in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"{key.value!r} is given twice in one mapping",
                     problem_mark=key.start_mark,
                 )
-            seen.add((key.tag, key.value))
+            seen.add(value)
         return node
 
 

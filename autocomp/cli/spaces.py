@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).parent / "templates" / "captioner.yaml"
 PLACE = Path("spaces") / TEMPLATE.name
-REFERENCES = 2
-"""The trials beside the policies of a space: the dense model and the control."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -71,12 +69,14 @@ def check(
     estimated = None
     if timed:
         from autocomp.estimate import estimate
+        from autocomp.results import CONTROL_TRIAL
 
         logger.info("timing a few training steps and a batch of an evaluation")
         wanted = loaded.search.workers if workers is None else workers
         count = default_workers(target.threads) if wanted is None else max(1, wanted)
         asked = trials or loaded.search.trials
-        estimated = estimate(loaded, bound, int(min(asked, bound.size() + REFERENCES)), count)
+        most = bound.size() + CONTROL_TRIAL + 1  # dense and the control beside the policies
+        estimated = estimate(loaded, bound, int(min(asked, most)), count)
     report = _json if as_json else _print
     report(loaded, bound, estimated)
 

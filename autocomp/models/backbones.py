@@ -14,7 +14,7 @@ from autocomp.models.libraries import (
     is_torchvision,
     library_normalization,
     outline,
-    timm_net,
+    timm_maps,
     torchvision_maps,
 )
 from autocomp.models.weights import PLACE, load_weights_, read_weights
@@ -79,7 +79,7 @@ def build_backbone(name: str, weights: str, image_size: int) -> tuple[nn.Module,
     if is_torchvision(name, "task.model.backbone", BACKBONES):
         net = torchvision_maps(name, pretrained, image_size)
     else:
-        net = timm_net(name, pretrained, num_classes=0, global_pool="")
+        net = timm_maps(name, pretrained)
     if given:
         load_weights_(net, read_weights(weights), whole=outline(name))
     return net, library_normalization(name)

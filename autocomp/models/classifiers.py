@@ -130,8 +130,7 @@ def head_name(net: nn.Module, classes: int) -> str:
 def _of_library(name: str, classes: int, pretrained: bool) -> nn.Module:
     if not is_torchvision(name, "task.model.name", CIFAR_CLASSIFIERS):
         return timm_net(name, pretrained, num_classes=classes)
-    # published weights of those expect pixels that the net itself scales anew
-    own = {"aux_logits": False, "transform_input": True} if name in WITH_AUXILIARY else {}
+    own = {"aux_logits": False} if name in WITH_AUXILIARY else {}
     net = torchvision_net(name, num_classes=classes, **own)
     if pretrained:
         load_but_head_(net, torchvision_weights(name), name, classes)

@@ -34,27 +34,35 @@ def is_torchvision(name: str, place: str, own: Collection[str]) -> bool:
         return True
     timm, models = _libraries()
     architecture, dot, tag = name.partition(".")
-    if timm.is_model(architecture):
-        tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*")]
-        if dot and tag not in tags:
-            raise UserError(
-                f"{place}: must have a tag that timm has, one of {', '.join(tags) or 'none'}, "
-                f"but got {name!r}"
-            )
+    if architecture in timm.list_models():
+        if dot:
+            _check_tag(architecture, tag, place)
         return False
-    close = nearest(
-        name, {*own, *models.list_models(module=models), *timm.list_models()}
-    )  # all thousand would help nobody
+    # all thousand would help nobody
+    close = nearest(name, {*own, *models.list_models(module=models), *timm.list_models()})
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
     rule = f"must be {', '.join(own)} or a torchvision or timm model"
     raise UserError(f"{place}: {rule}, but got {name!r}{hint}")
 
 
+def _check_tag(architecture: str, tag: str, place: str) -> None:
+    timm, _ = _libraries()
+    tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*")]
+    if tag not in tags:
+        raise UserError(
+            f"{place}: must have a tag that timm has, one of {', '.join(tags) or 'none'}, "
+            f"but got {f'{architecture}.{tag}'!r}"
+        )
+
+
 def torchvision_net(name: str, pretrained: bool = False, **how: Any) -> nn.Module:
     """A classifier of torchvision's; `UserError` if its weights cannot be fetched."""
     _, models = _libraries()
-    if name in WITH_AUXILIARY and not pretrained:
-        how = {"init_weights": True, **how}  # they warn where it is not said
+    if name in WITH_AUXILIARY:
+        # their published weights expect pixels that the net itself scales anew
+        how = {"transform_input": True, **how}
+        if not pretrained:
+            how = {"init_weights": True, **how}  # they warn where it is not said
     with _fetching():
         net: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None, **how)
     return net
@@ -83,6 +91,17 @@ def timm_net(name: str, pretrained: bool, **how: Any) -> nn.Module:
     with _fetching():
         net: nn.Module = timm.create_model(name, pretrained=pretrained, **how)
     return net
+
+
+def timm_maps(name: str, pretrained: bool) -> nn.Module:
+    """A model of timm's without its classifier; (B, 3, H, W) -> (B, C, h, w)."""
+    try:
+        return timm_net(name, pretrained, num_classes=0, global_pool="")
+    except (AssertionError, RuntimeError, TypeError, ValueError) as failure:
+        raise UserError(
+            f"task.model.backbone: must compute feature maps, but timm cannot build {name!r} "
+            f"without pooling: {' '.join(str(failure).split()) or type(failure).__name__}"
+        ) from None
 
 
 def outline(name: str) -> nn.Module:

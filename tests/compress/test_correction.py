@@ -235,7 +235,9 @@ def test_what_is_in_fixed_point_keeps_its_codes(
     free -= compressed.fixed.keys()
     before = {name: net.state_dict()[name].clone() for name in free}
     lines = quantize_(compressed, Quantize(layers="stem", bits=8), [lambda: net(IMAGES)])
-    assert next(line for line in lines if "means" in line).startswith(f"{held}: means are not restored")
+    assert next(line for line in lines if "means" in line).startswith(
+        f"{held}: means are not restored"
+    )
     for name, tensor in compressed.fixed.items():
         assert torch.equal(net.state_dict()[name], tensor.values()), name
     for name in free:

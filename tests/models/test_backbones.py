@@ -78,6 +78,16 @@ def test_residual_blocks_halve_the_resolution_and_keep_the_rest() -> None:
             "default",
             "of which timm has no weights, but got 'default'; it has those of 'lcnet_0",
         ),
+        (
+            "tf_efficientnet_b0_ns",
+            "none",
+            "task.model.backbone: must be tiny_resnet or a torchvision or timm",
+        ),
+        (
+            "inception_next_tiny",
+            "none",
+            "task.model.backbone: must compute feature maps, but timm cannot build 'inception_",
+        ),
         ("vit_b_16", "none", "must compute feature maps, but 'vit_b_16', a vision transformer"),
         ("maxvit_t", "none", "task.data.image_size: must be one that 'maxvit_t' takes, but it tak"),
         ("tiny_resnet", "default", "task.model.weights: must be none or a path for 'tiny_resnet'"),
@@ -90,6 +100,8 @@ def test_residual_blocks_halve_the_resolution_and_keep_the_rest() -> None:
         "tag",
         "no tag",
         "no weights",
+        "a name of old",
+        "pooled",
         "no maps",
         "size",
         "no default",
@@ -133,6 +145,17 @@ def test_a_library_s_whole_file_fills_its_backbone(name: str, tmp_path: Path) ->
     net, _ = build_backbone(name, str(path), 224)
     own = {key: value for key, value in net.state_dict().items() if "_constant" not in key}
     assert all(torch.equal(value, whole[key]) for key, value in own.items())
+
+
+def test_a_backbone_sees_the_pixels_that_its_weights_were_trained_on() -> None:
+    """GoogLeNet scales them anew by itself where its weights are the published ones."""
+    net, _ = build_backbone("googlenet", "none", 64)
+    seen: list[torch.Tensor] = []
+    first = next(one for one in net.modules() if isinstance(one, nn.Conv2d))
+    first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    net.eval()(torch.zeros(1, 3, 64, 64))
+    expected = [(mean - 0.5) / 0.5 for mean in IMAGENET[0]]
+    torch.testing.assert_close(seen[0].mean((0, 2, 3)), torch.tensor(expected))
 
 
 def random_outline(name: str) -> dict[str, torch.Tensor]:
