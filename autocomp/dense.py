@@ -48,7 +48,10 @@ def dense_model(
         path = resolve_path(settings.checkpoint, "task.dense.checkpoint", UserError)
         if path.is_dir():
             task.check_assets(path)
-        return _load(model, path / WEIGHTS if path.is_dir() else path)
+        try:
+            return _load(model, path / WEIGHTS if path.is_dir() else path)
+        except CheckpointError as mistake:
+            raise CheckpointError(f"task.dense.checkpoint: {mistake}") from None
     cache = cache_dir() / "dense"
     cache.mkdir(exist_ok=True)
     folder = cache / dense_key(settings, fingerprint, seed)

@@ -228,6 +228,11 @@ Step = Annotated[
 ]
 
 
+def _way_out(kind: str, first: str) -> str:
+    is_trainable = (kind, first) == ("retrain", "quantize")
+    return "; with qat: true that one trains on through its rounding" if is_trainable else ""
+
+
 class Policy(Decision):
     """An ordered list of steps; two policies that say the same have the same `id`."""
 
@@ -243,6 +248,7 @@ class Policy(Decision):
                     raise ValueError(
                         f"steps.{index}: a {step.kind} must come before every {kinds[first]} step, "
                         f"but it follows steps.{first}.{kinds[first]}"
+                        f"{_way_out(step.kind, kinds[first])}"
                     )
             if isinstance(step, Quantize | FixedPoint):
                 is_trained = isinstance(step, Quantize) and step.qat

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from autocomp.policy import Policy
+from autocomp.policy import Policy, Retrain
 from autocomp.rounding import Quantize
 from autocomp.space.metrics import METRICS
 
@@ -138,7 +138,7 @@ def compared(metric: str, value: float, dense: float | None) -> str:
 
 def in_short(policy: Policy) -> str:
     """A policy in a few words; steps that change nothing are left out, equal ones said once."""
-    words = (_part(step) + word for step in policy.steps if (word := step_in_short(step)))
+    words = (_part(step) + step_in_short(step) for step in changing(policy).steps)
     return ", ".join(word for word, _ in itertools.groupby(words)) or "nothing changed"
 
 
@@ -148,9 +148,19 @@ def step_in_short(step: Any) -> str:
 
 
 def changing(policy: Policy) -> Policy:
-    """The policy without the steps that change nothing: a ratio of 0, 32 bits."""
+    """The policy without the steps that change nothing: a ratio of 0, 32 bits.
+
+    What a retrain of no steps leaves to be rounded at once is not rounded by training.
+    """
+    steps: list[Any] = []
+    retrains = False
+    for step in reversed(policy.steps):
+        if isinstance(step, Retrain):
+            retrains = step.steps > 0
+        is_idle = isinstance(step, Quantize) and step.qat and not retrains
+        steps.append(step.model_copy(update={"qat": False}) if is_idle else step)
     # a retrain of no steps may be what a step must be followed by
-    return Policy.model_construct(steps=tuple(step for step in policy.steps if step_in_short(step)))
+    return Policy.model_construct(steps=tuple(one for one in steps[::-1] if step_in_short(one)))
 
 
 def _part(step: Any) -> str:

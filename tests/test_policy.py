@@ -155,6 +155,7 @@ KINDS = ", ".join(sorted(STEPS))
             [
                 "steps.1: a retrain must come before every quantize step, "
                 "but it follows steps.0.quantize"
+                "; with qat: true that one trains on through its rounding"
             ],
             id="retrain-after-quantize",
         ),
@@ -196,6 +197,7 @@ KINDS = ", ".join(sorted(STEPS))
             [
                 "steps.3: a retrain must come before every quantize step, "
                 "but it follows steps.2.quantize"
+                "; with qat: true that one trains on through its rounding"
             ],
             id="retrain-after-both",
         ),

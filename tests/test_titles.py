@@ -115,7 +115,16 @@ EIGHT_FOUR = (("encoder", 8), ("encoder.head", 8), ("decoder", 4))
                 {"kind": "quantize", "layers": "**", "bits": 3, "qat": True},
                 {"kind": "retrain", "steps": 0},
             ],
-            "3 bits trained",
+            "3 bits",
+        ),
+        (
+            [
+                {"kind": "quantize", "layers": "**", "bits": 3, "qat": True},
+                {"kind": "retrain", "steps": 0},
+                {"kind": "quantize", "layers": "head", "bits": 2, "qat": True},
+                {"kind": "retrain", "steps": 9},
+            ],
+            "3 bits, head 2 bits trained, retrain 9",
         ),
         ([{"kind": "fixed_point", "layers": "**", "bits": 6}], "fixed point 6 bits (linear)"),
         ([FOUR | {"rounding": "compensated", "scheme": "affine"}], "4 bits compensated affine"),

@@ -15,7 +15,7 @@ from autocomp.policy import Policy
 from autocomp.provenance import machine, versions
 from autocomp.space.metrics import METRICS
 from autocomp.targets import TargetSettings
-from autocomp.titles import compared, name_and_unit, number, title
+from autocomp.titles import changing, compared, name_and_unit, number, title
 from autocomp.words import describe
 
 RATIO = "latency_ratio"
@@ -103,7 +103,7 @@ def _figure(card: Card, metric: str) -> str:
 def _made(card: Card) -> str:
     steps = ["Trained as the section `task` of `config.json` says; nothing is compressed."]
     if not card.is_dense:
-        phrases = enumerate(describe(card.policy), 1)
+        phrases = enumerate(describe(changing(card.policy)), 1)
         steps = ["From the dense model, in this order:", ""]
         steps += [f"{index}. {escaped(phrase)}" for index, phrase in phrases]
     found = versions()

@@ -41,7 +41,6 @@ def export(
     from autocomp.checkpoint.folder import open_checkpoint
     from autocomp.ship.export import export as write
     from autocomp.titles import in_short
-    from autocomp.trust import is_trusted
 
     checkpoint = open_checkpoint(write(directory, out, trial=trial, best=best, force=force))
     if as_json:
@@ -49,7 +48,7 @@ def export(
         return
     print_table(("metric", "value"), checkpoint.metrics.items())
     print(f"policy: {in_short(checkpoint.policy)}")
-    trust = " --trust" if is_trusted() else ""
+    trust = " --trust" if checkpoint.config.task["kind"] == "python" else ""
     print(f"checkpoint: {out}; next: autocomp verify {out}{trust}")
 
 

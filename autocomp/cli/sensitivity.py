@@ -47,6 +47,7 @@ def sensitivity(
     """Measure each layer alone at each width and ratio in the space; the same command resumes."""
     from autocomp.report.heatmap import plot_heat_map
     from autocomp.report.sensitivity import grid, sensitivity_table
+    from autocomp.space.probes import held
     from autocomp.space.space import SearchSpace
     from autocomp.study.sensitivity import SENSITIVITY, measure_sensitivity
 
@@ -71,7 +72,7 @@ def sensitivity(
     table = sensitivity_table(cells)
     rows = [[row[key] for key in table.columns] for row in table.rows]
     print_table(list(table.columns.values()), rows)
-    for line in cells.reasons:
+    for line in (*cells.reasons, *held(loaded)):
         print(line)
     print(f"{cells.told} on {found.examples} examples of dev, {cells.training}")
     print(f"files: {directory / SENSITIVITY}, {directory / HEAT_MAP}")

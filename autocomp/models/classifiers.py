@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated
 
 import torch
@@ -114,7 +115,13 @@ def load_but_head_(net: nn.Module, values: Mapping[str, Tensor], name: str, clas
     head = head_name(net, classes)
     whole = outline(name) if name in WITH_AUXILIARY else None
     if load_weights_(net, values, head, whole):
-        log.warning("%s: starts from random weights, for those given have other classes", head)
+        _warn_of_head(head)
+
+
+@cache
+def _warn_of_head(head: str) -> None:
+    """Once, for a model is built many times."""
+    log.warning("%s: starts from random weights, for those given have other classes", head)
 
 
 def head_name(net: nn.Module, classes: int) -> str:

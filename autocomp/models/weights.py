@@ -20,7 +20,9 @@ def read_weights(written: str) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as failure:
-        raise UserError(f"{PLACE}: must be a safetensors file, but {path}: {failure}") from None
+        raise UserError(
+            f"{PLACE}: must be default, none or a safetensors file, but {path}: {failure}"
+        ) from None
 
 
 def load_weights_(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ class Grid:
 
     It is a share of it, or, unless `is_share`, a difference from it, below 0 where something is
     lost. `told` says of what, `training` what was done before it was read. `unread` has the status
-    of readings that came to nothing, by layer and heading, and `reasons` a line for each reason.
+    of readings that came to nothing, by layer and heading, and `reasons` a line for each reason,
+    also of those that changed less than they say.
     """
 
     told: str
@@ -61,6 +63,8 @@ def grid(found: Sensitivity, objectives: tuple[Objective, ...]) -> Grid:
         assert heading not in left[one.layer].keys() | unread[one.layer].keys(), "twice the same"
         if one.status == "complete":
             left[one.layer][heading] = _left(one.metrics[metric], dense, better)
+            for line in one.skipped:
+                reasons[_reason(line)].append(f"{one.layer}, {heading}")
         else:
             unread[one.layer][heading] = one.status
             reason = " ".join((one.reason or "no reason is known").split())
@@ -76,6 +80,11 @@ def grid(found: Sensitivity, objectives: tuple[Objective, ...]) -> Grid:
         unread=unread,
         reasons=tuple(f"{first_of(places)}: {reason}" for reason, places in reasons.items()),
     )
+
+
+def _reason(line: str) -> str:
+    """Why a step of a reading did not do what it says, without its place and its layer."""
+    return re.sub(r"^(steps\.\d+\.\w+: )?([^: ]+: )?", "", line)
 
 
 def _told(metric: str, better: Direction, is_share: bool) -> str:

@@ -98,7 +98,9 @@ def _field(field: str, value: Any, place: str, kind: str) -> Any:
         return value
     if is_domain(value) or looks_like_domain(value):
         if field in FIXED_FIELDS:
-            raise SpaceError(f"{place}: must be fixed, but got {value!r}")
+            raise SpaceError(
+                f"{place}: must be fixed, but got {value!r}; a choice of whole steps tries several"
+            )
         return parse_domain(value, place)
     if field not in fields_by_unit(kind):
         return value

@@ -80,6 +80,34 @@ def probes(bound: BoundSpace, retrain_steps: int = 0) -> list[Probe]:
     return list(found.values())
 
 
+def held(space: SearchSpace) -> list[str]:
+    """A line for all else that is searched of the steps whose bits or ratios are read."""
+    lines: list[str] = []
+    for item in space.steps:
+        for step in [item] if isinstance(item, SearchStep) else item.options.values():
+            lines += _held(step) if step is not None else ()
+    return lines
+
+
+def _held(step: SearchStep) -> list[str]:
+    read = (*fields_by_unit(step.kind), *_widths(step))
+    domains = {field: domain for field, _, domain in step.domains()}
+    if not domains.keys() & set(read):
+        return []
+    values = default_values(step)
+    return [
+        f"{step.place}.{field}: read at {values[field]} alone, of {_told(domain)}"
+        for field, domain in domains.items()
+        if field not in read and _told(domain) != str(values[field])
+    ]
+
+
+def _told(domain: Domain) -> str:
+    if isinstance(domain, Choice):
+        return ", ".join(map(str, domain.values))
+    return f"{domain.at(0)} to {domain.at(1)}"
+
+
 def _probes_of(step: SearchStep, retrain: Retrain) -> Iterator[Probe]:
     for field, layer, domain in _searched(step):
         for value in _values(domain):

@@ -46,6 +46,18 @@ def made(dense: float = 0.5) -> Sensitivity:
     return Sensitivity(space_id="", examples=9, dense=metrics, readings=readings, provenance={})
 
 
+def test_what_did_less_than_it_says_is_told_once() -> None:
+    rule = "convolutions have few inputs, and keep 8"
+    readings = tuple(
+        one.model_copy(update={"skipped": (f"steps.0.quantize: {one.layer}: {rule}",)})
+        if one.layer in "ab" and one.kind == "quantize"
+        else one
+        for one in made().readings
+    )
+    found = grid(made().model_copy(update={"readings": readings}), CIDER)
+    assert found.reasons == (f"a, 4 bits and 2 more: {rule}", "c, 8 bits: failed: it broke")
+
+
 def test_shares_are_of_dense_and_unknown_where_nothing_was_measured() -> None:
     found = grid(made(), CIDER)
     assert (found.told, found.training) == ("share of the dense model's CIDEr", "nothing retrained")

@@ -8,7 +8,7 @@ import pytest
 
 from autocomp.policy import Policy, Retrain
 from autocomp.space.binding import bind
-from autocomp.space.probes import Probe, by_layer, probes
+from autocomp.space.probes import Probe, by_layer, held, probes
 from autocomp.space.space import SearchSpace
 
 NAMES = ["encoder.conv1", "encoder.conv2", "decoder.0.up", "decoder.0.down", "head"]
@@ -24,8 +24,8 @@ RATIO = {
 RETRAIN = {"kind": "retrain", "steps": {"choice": [1, 2]}}
 
 
-def found(*steps: dict[str, Any], retrain_steps: int = 0) -> list[Probe]:
-    space = SearchSpace.from_dict(
+def made(*steps: dict[str, Any]) -> SearchSpace:
+    return SearchSpace.from_dict(
         {
             "task": {"kind": "any"},
             "target": {"kind": "any"},
@@ -33,7 +33,10 @@ def found(*steps: dict[str, Any], retrain_steps: int = 0) -> list[Probe]:
             "policy": {"steps": list(steps)},
         }
     )
-    return probes(bind(by_layer(space), LAYERS), retrain_steps)
+
+
+def found(*steps: dict[str, Any], retrain_steps: int = 0) -> list[Probe]:
+    return probes(bind(by_layer(made(*steps)), LAYERS), retrain_steps)
 
 
 def values(probed: list[Probe]) -> dict[str, list[float]]:
@@ -45,6 +48,17 @@ def values(probed: list[Probe]) -> dict[str, list[float]]:
 
 def test_every_layer_is_tried_at_every_width_but_its_own() -> None:
     assert values(found(BITS)) == {key: [8, 4] for key in NAMES}
+
+
+def test_what_else_is_searched_is_told_with_what_it_is_read_at() -> None:
+    one = BITS | {
+        "rounding": {"choice": ["nearest", "compensated"]},
+        "group_size": {"choice": [64]},
+    }
+    assert held(made(RATIO, RETRAIN, {"choice": [one, None]})) == [
+        "policy.steps.0.criterion: read at l2 alone, of l2, l1",
+        "policy.steps.2.choice.0.rounding: read at nearest alone, of nearest, compensated",
+    ]
 
 
 def test_a_range_of_ratios_is_tried_at_quantiles() -> None:

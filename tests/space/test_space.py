@@ -142,7 +142,8 @@ def step_case(case: str, expected: list[str] | str, *steps: Any) -> Any:
         ),
         step_case(
             "layers-are-fixed",
-            "policy.steps.0.layers: must be fixed, but got {'choice': ['a', 'b']}",
+            "policy.steps.0.layers: must be fixed, but got {'choice': ['a', 'b']}; a choice of "
+            "whole steps tries several",
             HEADS | {"ratio": 0.5, "layers": {"choice": ["a", "b"]}},
         ),
         step_case(
@@ -220,14 +221,16 @@ def step_case(case: str, expected: list[str] | str, *steps: Any) -> Any:
         step_case(
             "order",
             "policy.steps.1: a retrain must come before every quantize step, "
-            "but it follows steps.0.quantize",
+            "but it follows steps.0.quantize"
+            "; with qat: true that one trains on through its rounding",
             QUANTIZE,
             RETRAIN,
         ),
         step_case(
             "order-in-some-branch",
             "policy.steps.2: a retrain must come before every quantize step, "
-            "but it follows steps.1.quantize",
+            "but it follows steps.1.quantize"
+            "; with qat: true that one trains on through its rounding",
             {"choice": [None, HEADS | {"ratio": 0.5}]},
             {"choice": [None, QUANTIZE]},
             {"choice": [RETRAIN, None]},
@@ -241,7 +244,8 @@ def step_case(case: str, expected: list[str] | str, *steps: Any) -> Any:
         ),
         step_case(
             "searched-qat",
-            "policy.steps.0.qat: must be fixed, but got {'choice': [True, False]}",
+            "policy.steps.0.qat: must be fixed, but got {'choice': [True, False]}; a choice of "
+            "whole steps tries several",
             QUANTIZE | {"qat": {"choice": [True, False]}},
             RETRAIN,
         ),
