@@ -149,8 +149,8 @@ def _begin_rounded(work: Work) -> list[str]:
     """Let norms start with the statistics of rounded weights; returns which cannot, and why.
 
     Also those that the retrain does not train, and convolutions with biases in place of norms. With
-    the statistics of the weights before, 150 steps brought the features of a Flickr8k captioner's
-    encoder of 3 bits no nearer to dense's than their mean is.
+    the statistics of the weights before, 150 steps left a Flickr8k captioner of CIDEr .455 .123
+    with an encoder of 3 bits under `batch_norm: running`.
     """
     regimes = [one for one in work.regimes if isinstance(one, FakeQuantized) and one.shifts_means()]
     if not regimes:
