@@ -97,6 +97,8 @@ def timm_maps(name: str, pretrained: bool) -> nn.Module:
     """A model of timm's without its classifier; (B, 3, H, W) -> (B, C, h, w)."""
     try:
         return timm_net(name, pretrained, num_classes=0, global_pool="")
+    except UserError:  # of its weights
+        raise
     except (AssertionError, RuntimeError, TypeError, ValueError) as failure:
         raise UserError(
             f"task.model.backbone: must compute feature maps, but timm cannot build {name!r} "

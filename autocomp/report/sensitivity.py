@@ -63,8 +63,8 @@ def grid(found: Sensitivity, objectives: tuple[Objective, ...]) -> Grid:
         assert heading not in left[one.layer].keys() | unread[one.layer].keys(), "twice the same"
         if one.status == "complete":
             left[one.layer][heading] = _left(one.metrics[metric], dense, better)
-            for line in one.skipped:
-                reasons[_reason(line)].append(f"{one.layer}, {heading}")
+            for line in filter(None, map(_undone, one.skipped)):
+                reasons[line].append(f"{one.layer}, {heading}")
         else:
             unread[one.layer][heading] = one.status
             reason = " ".join((one.reason or "no reason is known").split())
@@ -82,9 +82,10 @@ def grid(found: Sensitivity, objectives: tuple[Objective, ...]) -> Grid:
     )
 
 
-def _reason(line: str) -> str:
-    """Why a step of a reading did not do what it says, without its place and its layer."""
-    return re.sub(r"^(steps\.\d+\.\w+: )?([^: ]+: )?", "", line)
+def _undone(line: str) -> str | None:
+    """Why a step did not do what it says, without its place and layer; None if a kernel did not."""
+    found = re.match(r"steps\.\d+\.\w+: (?:[^: ]+: )?(.*)", line)
+    return found and found[1]
 
 
 def _told(metric: str, better: Direction, is_share: bool) -> str:

@@ -76,7 +76,8 @@ def test_residual_blocks_halve_the_resolution_and_keep_the_rest() -> None:
         (
             "lcnet_035",
             "default",
-            "of which timm has no weights, but got 'default'; it has those of 'lcnet_0",
+            "task.model.weights: must be a path or none for 'lcnet_035', of which timm has no "
+            "weights, but got 'default'; it has those of 'lcnet_0",
         ),
         (
             "tf_efficientnet_b0_ns",
@@ -118,6 +119,7 @@ def test_what_cannot_be_built_says_so_in_a_line(name: str, weights: str, message
         build_backbone(name, weights, 64)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).count("task.") == 1, "one mistake inside another"
     assert str(caught.value).count("'resnet18'") <= 1
 
 
@@ -203,7 +205,7 @@ def test_weights_that_cannot_be_fetched_are_said_so_in_a_line(
         raise URLError("no route\nto host")
 
     monkeypatch.setattr(function, refuse)
-    with pytest.raises(UserError, match=r"task\.model\.weights: .* cannot be fetched") as caught:
+    with pytest.raises(UserError, match=r"^task\.model\.weights: .* cannot be fetched") as caught:
         build_backbone(name, "default", 64)
     assert "\n" not in str(caught.value)
 
